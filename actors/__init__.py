@@ -1,0 +1,1 @@
+"""The processes of the gateway, one package an actor, in the order in which data moves through them."""

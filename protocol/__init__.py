@@ -1,0 +1,1 @@
+"""All that two processes agree on: settings, messages, channels, files, tables. It does nothing by itself."""

@@ -1,0 +1,360 @@
+"""What is remembered: the peewee tables, each with its owner, on SQLite or PostgreSQL.
+
+One process owns a table and is the only one that writes it; any may read. Commit first, then say so. Rows that
+are read in numbers are read in pages and closed at once, since an open cursor lets SQLite's log grow.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import peewee as pw
+
+from protocol.errors import ConfigurationError, LedgerError
+from protocol.states import GroupState, InstanceState, JobState, RunState
+
+SCHEMA_VERSION = 1
+PAGE_ROWS = 500
+_BUSY_SECONDS = 30
+
+
+class JsonField(pw.TextField):
+    """A small value kept as JSON text."""
+
+    def db_value(self, value: Any) -> str:
+        """To the database."""
+        return msgspec.json.encode(value).decode()
+
+    def python_value(self, value: str | None) -> Any:
+        """From the database."""
+        return None if value is None else msgspec.json.decode(value)
+
+
+class Row(pw.Model):
+    """Base of all tables."""
+
+    class Meta:
+        legacy_table_names = False
+
+
+class SchemaVersion(Row):
+    """Which version of the tables this database has; one row."""
+
+    version = pw.IntegerField()
+
+
+# Owner: api.
+
+
+class AeTitle(Row):
+    """A Clara AE title, found by `name`. A deleted one stays until nothing of it is under way."""
+
+    name = pw.TextField(primary_key=True)
+    ae_title = pw.TextField(index=True)
+    overwrite_same_instance = pw.BooleanField(default=False)
+    ignored_sop_classes = JsonField(default=list)
+    processor = pw.TextField()
+    processor_settings = JsonField(default=dict)
+    deleted_ns = pw.BigIntegerField(null=True)
+    created_ns = pw.BigIntegerField()
+    updated_ns = pw.BigIntegerField()
+
+
+class Source(Row):
+    """Who may send."""
+
+    ae_title = pw.TextField(primary_key=True)
+    host_ip = pw.TextField()
+    created_ns = pw.BigIntegerField()
+
+
+class Destination(Row):
+    """Where results may go; names are compared without case."""
+
+    name = pw.TextField(primary_key=True)
+    ae_title = pw.TextField()
+    host_ip = pw.TextField()
+    port = pw.IntegerField()
+    created_ns = pw.BigIntegerField()
+
+
+class Pipeline(Row):
+    """A command that the embedded platform runs.
+
+    `command` is a list of arguments; `exports` a list of destination names and `dicomweb:URL`; `user` is the
+    account that runs it, "" for the service's own.
+    """
+
+    pipeline_id = pw.TextField(primary_key=True)
+    name = pw.TextField(unique=True)
+    command = JsonField()
+    exports = JsonField(default=list)
+    user = pw.TextField(default="")
+    timeout_seconds = pw.IntegerField(default=3600)
+    created_ns = pw.BigIntegerField()
+
+
+# Owner: processor.
+
+
+class Group(Row):
+    """Instances under one AE title that become jobs together; `key_value` is what the grouping tag said.
+
+    A revision counts from 0; what comes after a close makes the next. The last moment is when the latest
+    instance was stored, on both clocks.
+    """
+
+    group_id = pw.BigAutoField()
+    ae_title = pw.TextField()
+    processor = pw.TextField()
+    key_value = pw.TextField()
+    revision = pw.IntegerField()
+    state = pw.TextField(default=GroupState.OPEN, index=True)
+    instances = pw.IntegerField(default=0)
+    last_wall_ns = pw.BigIntegerField()
+    last_boot_ns = pw.BigIntegerField()
+    boot = pw.TextField()
+    opened_ns = pw.BigIntegerField()
+    closed_ns = pw.BigIntegerField(null=True)
+
+    class Meta:
+        table_name = "instance_group"  # GROUP is a word of SQL
+        indexes = ((("ae_title", "key_value", "revision"), True),)
+
+
+class _InstanceColumns(Row):
+    """What is on record of an instance: an index over the spool that can be rebuilt from it."""
+
+    identifier = pw.TextField(primary_key=True)
+    group_id = pw.BigIntegerField(null=True, index=True)
+    state = pw.TextField()
+    reason = pw.TextField(default="")
+    called_ae_title = pw.TextField()
+    calling_ae_title = pw.TextField()
+    host = pw.TextField()
+    sop_class_uid = pw.TextField()
+    sop_instance_uid = pw.TextField()
+    transfer_syntax_uid = pw.TextField()
+    study_uid = pw.TextField(index=True)
+    series_uid = pw.TextField()
+    patient_id = pw.TextField()
+    attributes = JsonField(default=dict)
+    size = pw.BigIntegerField()
+    dataset_offset = pw.IntegerField()
+    stored_wall_ns = pw.BigIntegerField()
+    stored_boot_ns = pw.BigIntegerField()
+    boot = pw.TextField()
+
+
+class Instance(_InstanceColumns):
+    """Instances whose file is in the spool."""
+
+
+class InstanceHistory(_InstanceColumns):
+    """Instances whose file was reclaimed, after every job of theirs had it, or was discarded."""
+
+    reclaimed_ns = pw.BigIntegerField()
+
+
+class SealedShard(Row):
+    """A shard that is finished and all on record: the scan at start leaves it out."""
+
+    shard = pw.TextField(primary_key=True)
+    sealed_ns = pw.BigIntegerField()
+
+
+class Job(Row):
+    """The decision that a group goes to a pipeline. `source` as in the job's metadata."""
+
+    job_id = pw.TextField(primary_key=True)
+    group_id = pw.BigIntegerField(null=True, index=True)
+    ae_title = pw.TextField()
+    name = pw.TextField(unique=True)
+    pipeline_id = pw.TextField()
+    priority = pw.TextField()
+    source = pw.TextField()
+    instances = pw.IntegerField()
+    created_ns = pw.BigIntegerField()
+
+
+# Owner: submitter.
+
+
+class Submission(Row):
+    """A job's way to the platform, taken over from `Job` under the same key.
+
+    `tries` counts failures of the step under way; `steps` is a list of [state, wall time in ns]; `uploaded` is
+    how many of the payload's files, in their order, are known to be on the platform.
+    """
+
+    job_id = pw.TextField(primary_key=True)
+    state = pw.TextField(default=JobState.QUEUED, index=True)
+    tries = pw.IntegerField(default=0)
+    next_try_ns = pw.BigIntegerField(default=0)
+    last_error = pw.TextField(default="")
+    unreachable = pw.BooleanField(default=False)
+    platform_job_id = pw.TextField(default="")
+    payload_id = pw.TextField(default="")
+    payload_directory = pw.TextField(default="")
+    platform_state = pw.TextField(default="", index=True)
+    uploaded = pw.IntegerField(default=0)
+    steps = JsonField(default=list)
+    created_ns = pw.BigIntegerField()
+    updated_ns = pw.BigIntegerField()
+
+
+# Owner: platform.
+
+
+class Run(Row):
+    """A job on the embedded platform. `priority` is lower, normal, higher or immediate."""
+
+    run_id = pw.TextField(primary_key=True)
+    job_id = pw.TextField(unique=True)
+    payload_id = pw.TextField(unique=True)
+    name = pw.TextField()
+    pipeline_id = pw.TextField()
+    priority = pw.TextField()
+    metadata = JsonField(default=dict)
+    state = pw.TextField(default=RunState.CREATED, index=True)
+    tries = pw.IntegerField(default=0)
+    exit_code = pw.IntegerField(null=True)
+    error = pw.TextField(default="")
+    last_output = pw.TextField(default="")
+    created_ns = pw.BigIntegerField()
+    started_ns = pw.BigIntegerField(null=True)
+    ended_ns = pw.BigIntegerField(null=True)
+
+
+# Owner: guardian.
+
+
+class Reclaim(Row):
+    """A group whose files the guardian deleted; the processor then moves its rows to history."""
+
+    group_id = pw.BigIntegerField(primary_key=True)
+    files = pw.IntegerField()
+    bytes = pw.BigIntegerField()
+    reclaimed_ns = pw.BigIntegerField()
+
+
+TABLES: tuple[type[Row], ...] = (
+    SchemaVersion,
+    AeTitle,
+    Source,
+    Destination,
+    Pipeline,
+    Group,
+    Instance,
+    InstanceHistory,
+    SealedShard,
+    Job,
+    Submission,
+    Run,
+    Reclaim,
+)
+
+KEPT_INSTANCE_STATES = (InstanceState.GROUPED, InstanceState.QUARANTINED)
+
+
+class Ledger:
+    """An open ledger, bound to the tables. One per process.
+
+    Args:
+        url: `sqlite:////absolute/path`, or `postgresql://user:password@host/database`.
+
+    Raises:
+        LedgerError: it cannot be opened now.
+        ConfigurationError: it is of a newer version, or its URL is none.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.path: Path | None = None
+        parts = urlsplit(url)
+        if parts.scheme == "sqlite":
+            self.path = Path(parts.path[1:] if parts.path.startswith("//") else parts.path)
+            self.database: Any = pw.SqliteDatabase(
+                str(self.path),
+                timeout=_BUSY_SECONDS,
+                pragmas={
+                    "journal_mode": "wal",
+                    "synchronous": "full",
+                    "foreign_keys": 1,
+                    "cache_size": -16_000,
+                },
+            )
+        elif parts.scheme in ("postgresql", "postgres"):
+            self.database = pw.PostgresqlDatabase(url, autorollback=True, prefer_psycopg3=True)
+        else:
+            raise ConfigurationError(f"the ledger's URL starts with {parts.scheme!r}: use sqlite:// or postgresql://")
+        self.database.bind(TABLES, bind_refs=False, bind_backrefs=False)
+        try:
+            with self._migrating():
+                self._migrate()
+        except (pw.PeeweeException, sqlite3.Error, OSError) as error:
+            raise LedgerError(
+                f"the ledger {self.path or parts.hostname} cannot be opened ({error}): check that its place exists "
+                "and is writable, or set ConnectionStrings.DicomAdapterDatabase"
+            ) from error
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """A short write transaction: all of it is durable when the block ends, or none."""
+        with self.database.atomic(*(("IMMEDIATE",) if self.path else ())):
+            yield
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        self.database.close()
+
+    @contextlib.contextmanager
+    def _migrating(self) -> Iterator[None]:
+        """Let one process at a time look at, and change, the tables' shape."""
+        if self.path is None:
+            with self.database.atomic():
+                self.database.execute_sql("SELECT pg_advisory_xact_lock(4242006)")
+                yield
+            return
+        fd = os.open(f"{self.path}.migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _migrate(self) -> None:
+        if not self.database.table_exists("schema_version"):
+            with self.transaction():
+                self.database.create_tables(TABLES)
+                SchemaVersion.create(version=SCHEMA_VERSION)
+        found = SchemaVersion.get().version
+        if found > SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"the ledger is of version {found}, this program knows {SCHEMA_VERSION}: "
+                "start the newer dicom-adapter, or bring back the copy that its upgrade kept"
+            )
+
+
+def pages(query: Any, key: Any) -> Iterator[list[Any]]:
+    """Read a query in pages of at most `PAGE_ROWS`, ordered by `key`, each closed before it is handed out.
+
+    Args:
+        query: a select without order or limit.
+        key: a unique column of it.
+    """
+    last: Any = None
+    while True:
+        page = query if last is None else query.where(key > last)
+        rows = list(page.order_by(key).limit(PAGE_ROWS))
+        if rows:
+            yield rows
+        if len(rows) < PAGE_ROWS:
+            return
+        last = getattr(rows[-1], key.name)

@@ -1,0 +1,311 @@
+"""What processes say to each other, in pipeline order: facts in the past tense, commands in the imperative.
+
+Every message may be lost or come twice; what it tells stands on disk or in the ledger already. New fields get
+defaults; types never change.
+"""
+
+from typing import Any
+
+import msgspec
+
+from protocol.clock import Moment
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """Anything that travels between two processes."""
+
+
+# Receiver → extractor.
+
+
+class StoredInstance(msgspec.Struct, frozen=True, array_like=True):
+    """An instance on disk. What it is stands in its file meta group.
+
+    Args:
+        identifier: `SHARD/STEM`, see `protocol.spool`.
+        stored: when it became durable.
+    """
+
+    identifier: str
+    stored: Moment
+
+
+class InstancesStored(Message, frozen=True, kw_only=True):
+    """Instances are on disk and acknowledged."""
+
+    instances: tuple[StoredInstance, ...]
+
+
+class DescribeInstances(Message, frozen=True, kw_only=True):
+    """From the processor's sweep: describe these, whose `InstancesStored` or description was lost.
+
+    Args:
+        lenient: a person released them from quarantine: fill what is missing instead of giving up.
+    """
+
+    instances: tuple[StoredInstance, ...]
+    lenient: bool = False
+
+
+# Extractor → processor.
+
+
+class DescribedInstance(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of an instance after its header was read.
+
+    Args:
+        identifier: `SHARD/STEM`.
+        stored: when it became durable.
+        size: bytes of the file.
+        dataset_offset: bytes before the dataset, that is preamble and file meta group.
+        called_ae_title: 0002,0018; calling_ae_title: 0002,0017; host: from 0002,0026.
+        sop_class_uid, sop_instance_uid, transfer_syntax_uid: of the file meta group.
+        study_uid, series_uid, patient_id: of the dataset; the patient ID may be empty.
+        attributes: the elements asked for, GGGGEEEE to text; several values joined by backslash; "" when the
+            element is absent or empty.
+        problem: why it cannot be used, without patient data; "" when it can.
+    """
+
+    identifier: str
+    stored: Moment
+    size: int = 0
+    dataset_offset: int = 0
+    called_ae_title: str = ""
+    calling_ae_title: str = ""
+    host: str = ""
+    sop_class_uid: str = ""
+    sop_instance_uid: str = ""
+    transfer_syntax_uid: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    patient_id: str = ""
+    attributes: dict[str, str] = {}
+    problem: str = ""
+
+
+class InstancesDescribed(Message, frozen=True, kw_only=True):
+    """Instances were read, or could not be (`problem`)."""
+
+    instances: tuple[DescribedInstance, ...]
+    lenient: bool = False
+
+
+# Processor → submitter.
+
+
+class JobsCreated(Message, frozen=True, kw_only=True):
+    """Jobs stand in the ledger and wait to be submitted."""
+
+    job_ids: tuple[str, ...]
+
+
+# Submitter → embedded platform: commands, each repeatable under the job's own UUID.
+
+
+class CreateRun(Message, frozen=True, kw_only=True):
+    """Make a job on the embedded platform, or answer with the one that has this UUID already."""
+
+    job_id: str
+    name: str
+    pipeline_id: str
+    priority: int
+    metadata: dict[str, str]
+
+
+class RunCreated(Message, frozen=True, kw_only=True):
+    """Answer: the platform's own identifiers.
+
+    Args:
+        payload_directory: where the payload's files belong.
+    """
+
+    run_id: str
+    payload_id: str
+    payload_directory: str
+
+
+class AddRunMetadata(Message, frozen=True, kw_only=True):
+    """Add metadata to a job that was created."""
+
+    run_id: str
+    metadata: dict[str, str]
+
+
+class StartRun(Message, frozen=True, kw_only=True):
+    """The payload is complete: queue the job's pipeline."""
+
+    run_id: str
+
+
+class CancelRun(Message, frozen=True, kw_only=True):
+    """End a run, or take it from the queue."""
+
+    run_id: str
+
+
+# API → owners: commands.
+
+
+class AeTitlesChanged(Message, frozen=True, kw_only=True):
+    """AE titles, or their settings, changed in the ledger."""
+
+
+class PipelinesChanged(Message, frozen=True, kw_only=True):
+    """Pipelines changed in the ledger."""
+
+
+class ReleaseInstances(Message, frozen=True, kw_only=True):
+    """Take instances out of quarantine and process them as well as can be."""
+
+    identifiers: tuple[str, ...]
+
+
+class DiscardInstances(Message, frozen=True, kw_only=True):
+    """Give quarantined instances up; a person decided."""
+
+    identifiers: tuple[str, ...]
+
+
+class RetryJobs(Message, frozen=True, kw_only=True):
+    """Submit faulted jobs again. An empty field does not restrict.
+
+    Args:
+        since_ns, until_ns: wall time of the job's creation, 0 for no bound.
+    """
+
+    job_ids: tuple[str, ...] = ()
+    ae_title: str = ""
+    pipeline_id: str = ""
+    since_ns: int = 0
+    until_ns: int = 0
+
+
+class DiscardJobs(Message, frozen=True, kw_only=True):
+    """Give faulted jobs up; a person decided. Fields as in `RetryJobs`."""
+
+    job_ids: tuple[str, ...] = ()
+    ae_title: str = ""
+    pipeline_id: str = ""
+    since_ns: int = 0
+    until_ns: int = 0
+
+
+# Answers.
+
+
+class Done(Message, frozen=True, kw_only=True):
+    """A command was carried out.
+
+    Args:
+        affected: how many rows it changed.
+    """
+
+    affected: int = 0
+
+
+class Refused(Message, frozen=True, kw_only=True):
+    """A command was understood and will not be carried out.
+
+    Args:
+        reason: a sentence for people.
+        transient: the same command may succeed later.
+    """
+
+    reason: str
+    transient: bool = False
+
+
+# Supervisor ↔ actor, over the socket pair that the actor was born with.
+
+
+class Ready(Message, frozen=True, kw_only=True):
+    """The actor has replayed its unfinished work and takes part."""
+
+
+class Heartbeat(Message, frozen=True, kw_only=True):
+    """The actor's main loop turned. `detail` says what it is busy with, for people."""
+
+    detail: str = ""
+
+
+class Draining(Message, frozen=True, kw_only=True):
+    """The actor takes nothing new and ends when what it has is done."""
+
+
+class Drain(Message, frozen=True, kw_only=True):
+    """Finish what you have within so many seconds, then exit."""
+
+    seconds: float
+
+
+class SettingsChanged(Message, frozen=True, kw_only=True):
+    """The settings file in the runtime directory was replaced."""
+
+
+# Command line → supervisor, over its control socket.
+
+
+class GetStatus(Message, frozen=True, kw_only=True):
+    """Ask for `Status`."""
+
+
+class RestartActors(Message, frozen=True, kw_only=True):
+    """Replace the actors of a kind, or one by name, and answer when the successors are ready."""
+
+    target: str
+
+
+class ActorStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One actor, as `status --json` shows it."""
+
+    name: str
+    kind: str
+    pid: int | None
+    state: str
+    restarts: int
+    uptime_seconds: float
+    last_heartbeat_seconds: float
+    detail: str = ""
+
+
+class StorageStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The disk as the guardian sees it."""
+
+    state: str
+    free_bytes: int
+    reserved_bytes: int
+
+
+class Status(Message, frozen=True, kw_only=True):
+    """Answer to `GetStatus`."""
+
+    actors: tuple[ActorStatus, ...]
+    active_associations: int
+    storage: StorageStatus
+    supervisor_pid: int = 0
+
+
+ToExtractor = InstancesStored | DescribeInstances
+ToProcessor = InstancesDescribed
+ProcessorCommand = AeTitlesChanged | ReleaseInstances | DiscardInstances
+ToSubmitter = JobsCreated
+SubmitterCommand = RetryJobs | DiscardJobs
+PlatformCommand = CreateRun | AddRunMetadata | StartRun | CancelRun | PipelinesChanged
+Answer = Done | Refused | RunCreated
+FromActor = Ready | Heartbeat | Draining
+ToActor = Drain | SettingsChanged
+ControlRequest = GetStatus | RestartActors
+ControlAnswer = Status | Done | Refused
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Message) -> bytes:
+    """A message as MessagePack."""
+    return _encoder.encode(message)
+
+
+def decoder(union: Any) -> "msgspec.msgpack.Decoder[Any]":
+    """A decoder for one of the unions above; build it once."""
+    return msgspec.msgpack.Decoder(union)

@@ -1,0 +1,111 @@
+"""Life cycles: one transition table per kind of row; every change of a state goes through `advance`."""
+
+from enum import StrEnum
+from typing import TypeVar
+
+from protocol.errors import IllegalTransitionError
+
+
+class InstanceState(StrEnum):
+    """An instance on record."""
+
+    GROUPED = "Grouped"  # member of its group, and so of the group's jobs
+    SUPERSEDED = "Superseded"  # the same SOP Instance stands in the group with other bytes, by policy
+    REPEATED = "Repeated"  # byte for byte what its group already holds
+    QUARANTINED = "Quarantined"  # could not be described; kept until a person decides
+    DISCARDED = "Discarded"  # a person's decision
+
+
+class GroupState(StrEnum):
+    """A group of instances under one AE title."""
+
+    OPEN = "Open"
+    CLOSED = "Closed"  # its jobs are decided
+    RECLAIMED = "Reclaimed"  # its files are gone from the spool
+
+
+class JobState(StrEnum):
+    """A job's submission. Completed means: started on the platform."""
+
+    QUEUED = "Queued"
+    CREATING = "Creating"
+    CREATED = "Created"
+    METADATA_UPLOADING = "MetadataUploading"
+    METADATA_UPLOADED = "MetadataUploaded"
+    PAYLOAD_UPLOADING = "PayloadUploading"
+    PAYLOAD_UPLOADED = "PayloadUploaded"
+    STARTING = "Starting"
+    COMPLETED = "Completed"
+    FAULTED = "Faulted"
+    DISCARDED = "Discarded"
+
+
+class RunState(StrEnum):
+    """A job on the embedded platform."""
+
+    CREATED = "Created"
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELED = "Canceled"
+
+
+State = TypeVar("State", InstanceState, GroupState, JobState, RunState)
+
+_I, _G, _J, _R = InstanceState, GroupState, JobState, RunState
+
+# Where a step that failed goes back to, to be tried again (design: one state back).
+STEP_BACK: dict[JobState, JobState] = {
+    _J.CREATING: _J.QUEUED,
+    _J.METADATA_UPLOADING: _J.CREATED,
+    _J.PAYLOAD_UPLOADING: _J.METADATA_UPLOADED,
+    _J.STARTING: _J.PAYLOAD_UPLOADED,
+}
+
+_TRANSITIONS: dict[StrEnum, frozenset[StrEnum]] = {
+    _I.GROUPED: frozenset({_I.SUPERSEDED}),
+    _I.SUPERSEDED: frozenset(),
+    _I.REPEATED: frozenset(),
+    _I.QUARANTINED: frozenset({_I.GROUPED, _I.SUPERSEDED, _I.REPEATED, _I.DISCARDED}),
+    _I.DISCARDED: frozenset(),
+    _G.OPEN: frozenset({_G.CLOSED}),
+    _G.CLOSED: frozenset({_G.RECLAIMED}),
+    _G.RECLAIMED: frozenset(),
+    _J.QUEUED: frozenset({_J.CREATING, _J.FAULTED}),
+    _J.CREATING: frozenset({_J.CREATED, _J.QUEUED, _J.FAULTED}),
+    _J.CREATED: frozenset({_J.METADATA_UPLOADING, _J.FAULTED}),
+    _J.METADATA_UPLOADING: frozenset({_J.METADATA_UPLOADED, _J.CREATED, _J.FAULTED}),
+    _J.METADATA_UPLOADED: frozenset({_J.PAYLOAD_UPLOADING, _J.FAULTED}),
+    _J.PAYLOAD_UPLOADING: frozenset({_J.PAYLOAD_UPLOADED, _J.METADATA_UPLOADED, _J.FAULTED}),
+    _J.PAYLOAD_UPLOADED: frozenset({_J.STARTING, _J.FAULTED}),
+    _J.STARTING: frozenset({_J.COMPLETED, _J.PAYLOAD_UPLOADED, _J.FAULTED}),
+    _J.COMPLETED: frozenset(),
+    _J.FAULTED: frozenset({_J.QUEUED, _J.CREATED, _J.METADATA_UPLOADED, _J.PAYLOAD_UPLOADED, _J.DISCARDED}),
+    _J.DISCARDED: frozenset(),
+    _R.CREATED: frozenset({_R.PENDING, _R.CANCELED}),
+    _R.PENDING: frozenset({_R.RUNNING, _R.FAILED, _R.CANCELED}),
+    _R.RUNNING: frozenset({_R.SUCCEEDED, _R.FAILED, _R.CANCELED, _R.PENDING}),
+    _R.SUCCEEDED: frozenset(),
+    _R.FAILED: frozenset(),
+    _R.CANCELED: frozenset(),
+}
+
+
+def advance(current: State, following: State) -> State:
+    """Return `following` when the life cycle allows it after `current`.
+
+    Raises:
+        IllegalTransitionError: the table does not have this pair.
+    """
+    if following not in _TRANSITIONS[current]:
+        raise IllegalTransitionError(
+            f"{type(current).__name__} cannot go from {current} to {following}: "
+            "this is a fault of the program; please report it with the log of this process."
+        )
+    return following
+
+
+def is_final(state: State) -> bool:
+    """Whether nothing comes after this state."""
+    return not _TRANSITIONS[state]
