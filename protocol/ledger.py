@@ -358,3 +358,8 @@ def pages(query: Any, key: Any) -> Iterator[list[Any]]:
         if len(rows) < PAGE_ROWS:
             return
         last = getattr(rows[-1], key.name)
+
+
+def tuples(query: Any) -> list[tuple[Any, ...]]:
+    """The rows of a select as plain tuples, all read and the cursor closed."""
+    return list(query.tuples())

@@ -233,9 +233,15 @@ class Draining(Message, frozen=True, kw_only=True):
 
 
 class Drain(Message, frozen=True, kw_only=True):
-    """Finish what you have within so many seconds, then exit."""
+    """Finish what you have within so many seconds, then exit.
+
+    Args:
+        seconds: how long it may take.
+        gateway_stops: the whole gateway ends, not this actor alone.
+    """
 
     seconds: float
+    gateway_stops: bool = False
 
 
 class SettingsChanged(Message, frozen=True, kw_only=True):

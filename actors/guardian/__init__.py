@@ -1,0 +1,1 @@
+"""The guardian: watches the disk, pauses and resumes intake, and reclaims what is done with."""

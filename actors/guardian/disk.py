@@ -1,0 +1,79 @@
+"""How much room there is, and whether that is enough to go on receiving."""
+
+import os
+
+import msgspec
+
+_GIGABYTE = 10**9
+_SMALLEST_FREE_INODES = 1000
+_INODES_SHARE = 0.01
+# Intake resumes only when this much more is free than the limit, so that it does not flutter.
+_MARGIN_SHARE = 0.01
+_MARGIN_BYTES = 10**9
+
+
+class Room(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured.
+
+    Args:
+        total_bytes: of the file system, or of the quota when that is smaller.
+        free_bytes: that may still be filled.
+        total_inodes, free_inodes: both 0 where the file system does not count them.
+    """
+
+    total_bytes: int
+    free_bytes: int
+    total_inodes: int
+    free_inodes: int
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """When to stop: free space below max(total * (1 - watermark), reserve).
+
+    Args:
+        watermark_percent: of the total that may be used.
+        reserve_gb: that stays free, in units of 10⁹ bytes.
+    """
+
+    watermark_percent: int
+    reserve_gb: float
+
+    def reserved_bytes(self, room: Room) -> int:
+        """Below this many free bytes intake stops."""
+        by_watermark = room.total_bytes * (100 - self.watermark_percent) // 100
+        return max(by_watermark, int(self.reserve_gb * _GIGABYTE))
+
+    def lacks(self, room: Room, *, paused: bool) -> str:
+        """What there is too little of: "bytes", "inodes", or "" when intake may be open.
+
+        Args:
+            room: what was measured.
+            paused: intake is paused now, so a margin above the limit is wanted.
+        """
+        margin = min(int(room.total_bytes * _MARGIN_SHARE), _MARGIN_BYTES) if paused else 0
+        reserved = self.reserved_bytes(room)
+        if room.free_bytes < reserved + (margin if reserved else 0):
+            return "bytes"
+        if room.total_inodes:
+            wanted = min(max(_SMALLEST_FREE_INODES, int(room.total_inodes * _INODES_SHARE)), room.total_inodes // 2)
+            if room.free_inodes < wanted:
+                return "inodes"
+        return ""
+
+
+def measure(path: str, quota_bytes: int | None, used_bytes: int) -> Room:
+    """Look at the file system below a path.
+
+    Args:
+        path: any place on it.
+        quota_bytes: of the spool, or None.
+        used_bytes: that the spool holds, for the quota.
+
+    Raises:
+        OSError: the file system does not answer.
+    """
+    status = os.statvfs(path)
+    total, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+    if quota_bytes is not None:
+        total, free = min(total, quota_bytes), min(free, max(0, quota_bytes - used_bytes))
+    return Room(total_bytes=total, free_bytes=free, total_inodes=status.f_files, free_inodes=status.f_favail)
