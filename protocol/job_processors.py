@@ -14,13 +14,13 @@ import msgspec
 
 from protocol.errors import NotFoundError
 from protocol.messages import DescribedInstance
+from protocol.priority import PRIORITIES as PRIORITIES  # noqa: PLC0414 # part of this contract
 
 ENTRY_POINT_GROUP = "dicom_adapter.job_processors"
 DEFAULT = "aetitle"
 _ALIASES = {
     "nvidia.clara.dicomadapter.server.processors.aetitlejobprocessor": DEFAULT,
 }
-PRIORITIES = ("lower", "normal", "higher", "immediate")
 
 
 class JobPlan(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -132,7 +132,7 @@ class _InstanceColumns(Row):
     """What is on record of an instance: an index over the spool that can be rebuilt from it."""
 
     identifier = pw.TextField(primary_key=True)
-    group_id = pw.BigIntegerField(null=True, index=True)
+    group_id = pw.BigIntegerField(null=True)
     state = pw.TextField()
     reason = pw.TextField(default="")
     called_ae_title = pw.TextField()
@@ -155,11 +155,17 @@ class _InstanceColumns(Row):
 class Instance(_InstanceColumns):
     """Instances whose file is in the spool."""
 
+    class Meta:
+        indexes = ((("group_id", "sop_instance_uid"), False),)  # is this SOP Instance in the group already?
+
 
 class InstanceHistory(_InstanceColumns):
     """Instances whose file was reclaimed, after every job of theirs had it, or was discarded."""
 
     reclaimed_ns = pw.BigIntegerField()
+
+    class Meta:
+        indexes = ((("group_id",), False),)
 
 
 class SealedShard(Row):
@@ -180,7 +186,7 @@ class Job(Row):
     priority = pw.TextField()
     source = pw.TextField()
     instances = pw.IntegerField()
-    created_ns = pw.BigIntegerField()
+    created_ns = pw.BigIntegerField(index=True)
 
 
 # Owner: submitter.
@@ -268,13 +274,14 @@ class Ledger:
 
     Args:
         url: `sqlite:////absolute/path`, or `postgresql://user:password@host/database`.
+        busy_seconds: how long a statement waits for another process's write on SQLite before it fails.
 
     Raises:
         LedgerError: it cannot be opened now.
         ConfigurationError: it is of a newer version, or its URL is none.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, busy_seconds: float = _BUSY_SECONDS) -> None:
         self.url = url
         self.path: Path | None = None
         parts = urlsplit(url)
@@ -282,7 +289,7 @@ class Ledger:
             self.path = Path(parts.path[1:] if parts.path.startswith("//") else parts.path)
             self.database: Any = pw.SqliteDatabase(
                 str(self.path),
-                timeout=_BUSY_SECONDS,
+                timeout=busy_seconds,
                 pragmas={
                     "journal_mode": "wal",
                     "synchronous": "full",
@@ -309,6 +316,22 @@ class Ledger:
         """A short write transaction: all of it is durable when the block ends, or none."""
         with self.database.atomic(*(("IMMEDIATE",) if self.path else ())):
             yield
+
+    def insert_rows(self, table: type[Row], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert many rows at an eighth of the cost of building them into one statement; for hot tables.
+
+        Args:
+            table: one of `TABLES`.
+            rows: values of all columns in their order, as the database takes them (JSON as text).
+
+        Raises:
+            peewee.PeeweeException: as with any statement.
+        """
+        columns = ", ".join(f'"{field.column_name}"' for field in table._meta.sorted_fields)
+        places = ", ".join([self.database.param] * len(table._meta.sorted_fields))
+        statement = f'INSERT INTO "{table._meta.table_name}" ({columns}) VALUES ({places})'  # noqa: S608 - our own names
+        with pw.__exception_wrapper__:
+            self.database.cursor().executemany(statement, rows)
 
     def close(self) -> None:
         """Close this thread's connection."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from protocol.clock import Moment
+from protocol.states import RunState
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
@@ -103,25 +104,39 @@ class JobsCreated(Message, frozen=True, kw_only=True):
 
 
 class CreateRun(Message, frozen=True, kw_only=True):
-    """Make a job on the embedded platform, or answer with the one that has this UUID already."""
+    """Make a job on the embedded platform, or answer with the one that has this UUID already.
+
+    Args:
+        priority: one of `protocol.priority.PRIORITIES`.
+    """
 
     job_id: str
     name: str
     pipeline_id: str
-    priority: int
+    priority: str
     metadata: dict[str, str]
 
 
+class FindRun(Message, frozen=True, kw_only=True):
+    """Look a job up by its UUID: answered `RunCreated`, or `Done` when the platform has none."""
+
+    job_id: str
+
+
 class RunCreated(Message, frozen=True, kw_only=True):
-    """Answer: the platform's own identifiers.
+    """Answer: the platform's own identifiers, and how far the job is there.
 
     Args:
         payload_directory: where the payload's files belong.
+        metadata: what the platform has of it.
+        state: see `protocol.states.RunState`.
     """
 
     run_id: str
     payload_id: str
     payload_directory: str
+    metadata: dict[str, str] = {}
+    state: RunState = RunState.CREATED
 
 
 class AddRunMetadata(Message, frozen=True, kw_only=True):
@@ -296,7 +311,7 @@ ToProcessor = InstancesDescribed
 ProcessorCommand = AeTitlesChanged | ReleaseInstances | DiscardInstances
 ToSubmitter = JobsCreated
 SubmitterCommand = RetryJobs | DiscardJobs
-PlatformCommand = CreateRun | AddRunMetadata | StartRun | CancelRun | PipelinesChanged
+PlatformCommand = CreateRun | FindRun | AddRunMetadata | StartRun | CancelRun | PipelinesChanged
 Answer = Done | Refused | RunCreated
 FromActor = Ready | Heartbeat | Draining
 ToActor = Drain | SettingsChanged

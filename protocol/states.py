@@ -63,32 +63,41 @@ STEP_BACK: dict[JobState, JobState] = {
     _J.STARTING: _J.PAYLOAD_UPLOADED,
 }
 
-_TRANSITIONS: dict[StrEnum, frozenset[StrEnum]] = {
-    _I.GROUPED: frozenset({_I.SUPERSEDED}),
-    _I.SUPERSEDED: frozenset(),
-    _I.REPEATED: frozenset(),
-    _I.QUARANTINED: frozenset({_I.GROUPED, _I.SUPERSEDED, _I.REPEATED, _I.DISCARDED}),
-    _I.DISCARDED: frozenset(),
-    _G.OPEN: frozenset({_G.CLOSED}),
-    _G.CLOSED: frozenset({_G.RECLAIMED}),
-    _G.RECLAIMED: frozenset(),
-    _J.QUEUED: frozenset({_J.CREATING, _J.FAULTED}),
-    _J.CREATING: frozenset({_J.CREATED, _J.QUEUED, _J.FAULTED}),
-    _J.CREATED: frozenset({_J.METADATA_UPLOADING, _J.FAULTED}),
-    _J.METADATA_UPLOADING: frozenset({_J.METADATA_UPLOADED, _J.CREATED, _J.FAULTED}),
-    _J.METADATA_UPLOADED: frozenset({_J.PAYLOAD_UPLOADING, _J.FAULTED}),
-    _J.PAYLOAD_UPLOADING: frozenset({_J.PAYLOAD_UPLOADED, _J.METADATA_UPLOADED, _J.FAULTED}),
-    _J.PAYLOAD_UPLOADED: frozenset({_J.STARTING, _J.FAULTED}),
-    _J.STARTING: frozenset({_J.COMPLETED, _J.PAYLOAD_UPLOADED, _J.FAULTED}),
-    _J.COMPLETED: frozenset(),
-    _J.FAULTED: frozenset({_J.QUEUED, _J.CREATED, _J.METADATA_UPLOADED, _J.PAYLOAD_UPLOADED, _J.DISCARDED}),
-    _J.DISCARDED: frozenset(),
-    _R.CREATED: frozenset({_R.PENDING, _R.CANCELED}),
-    _R.PENDING: frozenset({_R.RUNNING, _R.FAILED, _R.CANCELED}),
-    _R.RUNNING: frozenset({_R.SUCCEEDED, _R.FAILED, _R.CANCELED, _R.PENDING}),
-    _R.SUCCEEDED: frozenset(),
-    _R.FAILED: frozenset(),
-    _R.CANCELED: frozenset(),
+# One table a kind: members of different kinds may have equal names, and would be equal keys.
+_TRANSITIONS: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
+    _I: {
+        _I.GROUPED: frozenset({_I.SUPERSEDED}),
+        _I.SUPERSEDED: frozenset(),
+        _I.REPEATED: frozenset(),
+        _I.QUARANTINED: frozenset({_I.GROUPED, _I.SUPERSEDED, _I.REPEATED, _I.DISCARDED}),
+        _I.DISCARDED: frozenset(),
+    },
+    _G: {
+        _G.OPEN: frozenset({_G.CLOSED}),
+        _G.CLOSED: frozenset({_G.RECLAIMED}),
+        _G.RECLAIMED: frozenset(),
+    },
+    _J: {
+        _J.QUEUED: frozenset({_J.CREATING, _J.FAULTED}),
+        _J.CREATING: frozenset({_J.CREATED, _J.QUEUED, _J.FAULTED}),
+        _J.CREATED: frozenset({_J.METADATA_UPLOADING, _J.FAULTED}),
+        _J.METADATA_UPLOADING: frozenset({_J.METADATA_UPLOADED, _J.CREATED, _J.FAULTED}),
+        _J.METADATA_UPLOADED: frozenset({_J.PAYLOAD_UPLOADING, _J.FAULTED}),
+        _J.PAYLOAD_UPLOADING: frozenset({_J.PAYLOAD_UPLOADED, _J.METADATA_UPLOADED, _J.FAULTED}),
+        _J.PAYLOAD_UPLOADED: frozenset({_J.STARTING, _J.FAULTED}),
+        _J.STARTING: frozenset({_J.COMPLETED, _J.PAYLOAD_UPLOADED, _J.FAULTED}),
+        _J.COMPLETED: frozenset(),
+        _J.FAULTED: frozenset({_J.QUEUED, _J.CREATED, _J.METADATA_UPLOADED, _J.PAYLOAD_UPLOADED, _J.DISCARDED}),
+        _J.DISCARDED: frozenset(),
+    },
+    _R: {
+        _R.CREATED: frozenset({_R.PENDING, _R.CANCELED}),
+        _R.PENDING: frozenset({_R.RUNNING, _R.FAILED, _R.CANCELED}),
+        _R.RUNNING: frozenset({_R.SUCCEEDED, _R.FAILED, _R.CANCELED, _R.PENDING}),
+        _R.SUCCEEDED: frozenset(),
+        _R.FAILED: frozenset(),
+        _R.CANCELED: frozenset(),
+    },
 }
 
 
@@ -98,7 +107,7 @@ def advance(current: State, following: State) -> State:
     Raises:
         IllegalTransitionError: the table does not have this pair.
     """
-    if following not in _TRANSITIONS[current]:
+    if following not in _TRANSITIONS[type(current)][current]:
         raise IllegalTransitionError(
             f"{type(current).__name__} cannot go from {current} to {following}: "
             "this is a fault of the program; please report it with the log of this process."
@@ -108,4 +117,4 @@ def advance(current: State, following: State) -> State:
 
 def is_final(state: State) -> bool:
     """Whether nothing comes after this state."""
-    return not _TRANSITIONS[state]
+    return not _TRANSITIONS[type(state)][state]

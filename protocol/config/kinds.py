@@ -20,9 +20,9 @@ _UNITS = {"": 1}
 _UNITS |= {unit: 1000**power for power, unit in enumerate("kMGTPE", start=1)}
 _UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("KMGTPE", start=1)}
 
-# PS3.6 Annex A; beside the ones for documents and waveforms only, which nobody proposes for Verification.
+# PS3.6 Annex A.
 _TRANSFER_SYNTAX = re.compile(
-    r"1\.2\.840\.10008\.1\.2(\.1(\.9[89])?|\.2|\.4\.\d{2,3}|\.5|\.6\.[12]|\.7\.[123]|\.8\.1)?"
+    r"1\.2\.840\.10008\.1\.2(\.1(\.9[89])?|\.2|\.4\.\d{2,3}(\.1)?|\.5|\.6\.[12]|\.7\.[123]|\.8\.1)?"
 )
 _NOT_TEXT = {"SQ", "UN", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW"}
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,253}")

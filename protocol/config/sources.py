@@ -97,7 +97,9 @@ class Layer:
 
     def _unknown(self, path: str, origin: str) -> None:
         known = {name.lower(): name for name in (*(each.path for each in SETTINGS), *SECTIONS.values())}
-        nearest = difflib.get_close_matches(path.lower(), known, 1)
+        last = path.lower().rpartition(".")[2]
+        namesakes = [name for name in known if name.rpartition(".")[2] == last]  # elsewhere: the wrong section
+        nearest = difflib.get_close_matches(path.lower(), namesakes or known, 1, 0 if namesakes else 0.6)
         remedy = (
             f"the nearest known one is {known[nearest[0]]}" if nearest else "docs/settings.md has all that are known"
         )
