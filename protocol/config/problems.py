@@ -22,7 +22,7 @@ class Problem:
     allowed: str
 
     def __str__(self) -> str:
-        return f"{printable(self.path)}: {self.wrong}: {self.allowed}"
+        return printable(f"{self.path}: {self.wrong}: {self.allowed}")
 
 
 def printable(text: str) -> str:

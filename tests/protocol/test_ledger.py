@@ -17,7 +17,9 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def add_sources(count: int) -> None:
-    Source.insert_many([{"ae_title": f"AE{n:06d}", "host_ip": "10.0.0.1", "created_ns": 0} for n in range(count)]).execute()
+    Source.insert_many(
+        [{"ae_title": f"AE{n:06d}", "host_ip": "10.0.0.1", "created_ns": 0} for n in range(count)]
+    ).execute()
 
 
 def test_what_is_committed_is_synced_and_logged_ahead(ledger: Ledger) -> None:
@@ -70,7 +72,9 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
 def test_many_processes_may_open_a_new_ledger_at_once(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    program = "import sys; from protocol.ledger import Ledger, Source; Ledger(sys.argv[1]); print(Source.select().count())"
+    program = (
+        "import sys; from protocol.ledger import Ledger, Source; Ledger(sys.argv[1]); print(Source.select().count())"
+    )
     openers = [
         subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True, env=dict(os.environ))
         for _ in range(6)
