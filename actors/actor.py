@@ -66,6 +66,7 @@ class Actor:
         self.bus = Bus(Path(birth.runtime), settings)
         self.board = Board(birth.board)
         self.draining = False
+        self.gateway_stops = False
         self._finished = False
         self._epoll = select.epoll()
         self._watched: dict[int, Callable[[int], None]] = {}
@@ -194,11 +195,17 @@ class Actor:
         """Readable when a turn has something to do: for actors that live in another event loop."""
         return self._epoll.fileno()
 
-    def begin_drain(self, seconds: float) -> None:
-        """Start the orderly end; it is cut after so many seconds."""
+    def begin_drain(self, seconds: float, *, gateway_stops: bool = False) -> None:
+        """Start the orderly end; it is cut after so many seconds.
+
+        Args:
+            seconds: how long it may take.
+            gateway_stops: the whole gateway ends, not this actor alone; `drain` finds it as `self.gateway_stops`.
+        """
         if self.draining:
             return
         self.draining = True
+        self.gateway_stops = gateway_stops
         self.log.info("draining", seconds=seconds)
         self.tell_supervisor(messages.Draining())
         self.after(max(0.0, seconds), self.finish)
@@ -275,11 +282,11 @@ class Actor:
         if not data:
             self.unwatch(self._lifeline.fileno())
             self.log.warning("supervisor_gone", remedy="draining; the next supervisor starts a successor")
-            self.begin_drain(self.settings.services.stop_seconds)
+            self.begin_drain(self.settings.services.stop_seconds, gateway_stops=True)
             return
         message = self._from_supervisor.decode(data)
         if isinstance(message, messages.Drain):
-            self.begin_drain(message.seconds)
+            self.begin_drain(message.seconds, gateway_stops=message.gateway_stops)
         else:
             self.settings = decode(self.birth.settings_file.read_bytes())
             set_up(self.settings, self.name)

@@ -330,7 +330,7 @@ class Ledger:
         columns = ", ".join(f'"{field.column_name}"' for field in table._meta.sorted_fields)
         places = ", ".join([self.database.param] * len(table._meta.sorted_fields))
         statement = f'INSERT INTO "{table._meta.table_name}" ({columns}) VALUES ({places})'  # noqa: S608 - our own names
-        with pw.__exception_wrapper__:
+        with pw.__exception_wrapper__:  # type: ignore[attr-defined] # the stubs leave it out
             self.database.cursor().executemany(statement, rows)
 
     def close(self) -> None:

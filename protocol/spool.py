@@ -118,10 +118,16 @@ class Spool:
                     transit.append(f"{shard}/{name[: -len(PART_SUFFIX)]}")
         return instances, transit
 
-    def remove_parts(self, alive: Collection[str]) -> int:
+    def remove_dead_parts(self) -> int:
+        """Delete what dead writers had in transit; several processes may do so at once. Returns how many files."""
+        # Who lives is asked after the listing: a shard of a writer that is born meanwhile is not in it.
+        shards = os.listdir(self.instances)
+        return self.remove_parts(self.living_writers(), shards)
+
+    def remove_parts(self, alive: Collection[str], shards: Iterable[str] | None = None) -> int:
         """Delete what was in transit in shards whose writer is not in `alive`; returns how many files."""
         removed = 0
-        for shard in os.listdir(self.instances):
+        for shard in os.listdir(self.instances) if shards is None else shards:
             if writer_of(shard) in alive:
                 continue
             for identifier in self.list_shard(shard)[1]:

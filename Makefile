@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all their set-up themselves.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint peers venv clean
+
+help:
+	@echo "make demo   a study goes in, a pipeline runs on it, the journey is printed"
+	@echo "make test   ruff, mypy, pytest, against real DICOM peers"
+	@echo "make lint   ruff and mypy alone"
+	@echo "make venv   the virtual environment in $(VENV)"
+	@echo "make clean  delete $(VENV) and what tools left"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@PYTHON="$(PYTHON)" tools/make-venv "$(VENV)"
+
+demo: $(STAMP)
+	@$(BIN)/python -m demo.demo
+
+peers:
+	@tools/install-peers
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: peers lint
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,267 @@
+"""A study's journey with times: from its associations over its groups to its jobs, uploads, starts and ends.
+
+It is put together from what the ledger has, so it tells nothing that a restart would forget. A group's key is not
+told, since it may be a patient's ID.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from actors.api.book import Book
+from actors.api.entities import Entity
+from actors.api.jobs import Step, steps_of
+from protocol.clock import iso
+from protocol.errors import NotFoundError
+from protocol.ledger import PAGE_ROWS, Group, Instance, InstanceHistory, Job, Run, Submission, pages
+from protocol.spool import association_of
+from protocol.states import InstanceState
+
+
+class Event(Entity, frozen=True, kw_only=True):
+    """Something that happened to the study; `fields` depends on the event."""
+
+    time: Annotated[str, Meta(examples=["2024-01-31T12:15:00.000Z"])]
+    event: Annotated[str, Meta(examples=["FirstInstanceStored", "GroupClosed", "RunEnded"])]
+    fields: dict[str, str | int | None]
+
+
+class Association(Entity, frozen=True, kw_only=True):
+    """An association that brought instances of the study."""
+
+    association_id: str
+    host: str
+    calling_ae_title: str
+    called_ae_title: str
+    instances: int
+    bytes: int
+    first_stored: str
+    last_stored: str
+
+
+class JourneyGroup(Entity, frozen=True, kw_only=True):
+    """A group that holds instances of the study; `instances` counts the group's, `of_study` the study's."""
+
+    group_id: int
+    ae_title: str
+    revision: int
+    state: str
+    instances: int
+    of_study: int
+    opened: str
+    closed: str | None
+
+
+class JourneyJob(Entity, frozen=True, kw_only=True):
+    """A job made of such a group."""
+
+    job_id: str
+    job_name: str
+    group_id: int | None
+    pipeline_id: str
+    state: str
+    platform_state: str
+    last_error: str
+    created: str
+    steps: tuple[Step, ...]
+    run_started: str | None
+    run_ended: str | None
+    exit_code: int | None
+
+
+class Journey(Entity, frozen=True, kw_only=True):
+    """All of it; `states` counts the study's instances by their state."""
+
+    study_instance_uid: str
+    instances: int
+    bytes: int
+    states: dict[str, int]
+    associations: tuple[Association, ...]
+    groups: tuple[JourneyGroup, ...]
+    jobs: tuple[JourneyJob, ...]
+    events: tuple[Event, ...]
+
+
+class Trace:
+    """Finds journeys.
+
+    Args:
+        book: the ledger.
+    """
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def of(self, study_uid: str) -> Journey:
+        """The journey of a study.
+
+        Raises:
+            NotFoundError: no instance of it is on record.
+        """
+        with self._book.use():
+            tally = _Tally(study_uid)
+            if not tally.instances:
+                raise NotFoundError(f"nothing of the study {study_uid!r} is on record: check the Study Instance UID")
+            groups = list(_of_keys(Group, Group.group_id, sorted(tally.in_groups)))
+            jobs = list(_of_keys(Job, Job.group_id, sorted(tally.in_groups)))
+            job_ids = [job.job_id for job in jobs]
+            submissions = {row.job_id: row for row in _of_keys(Submission, Submission.job_id, job_ids)}
+            runs = {row.job_id: row for row in _of_keys(Run, Run.job_id, job_ids)}
+        events = [*tally.events()]
+        for group in groups:
+            events += _group_events(group)
+        for job in jobs:
+            events += _job_events(job, submissions.get(job.job_id), runs.get(job.job_id))
+        events.sort(key=lambda event: event[0])
+        return Journey(
+            study_instance_uid=study_uid,
+            instances=tally.instances,
+            bytes=tally.bytes,
+            states=dict(tally.states),
+            associations=tally.associations(),
+            groups=tuple(_group(row, tally.in_groups[row.group_id]) for row in groups),
+            jobs=tuple(
+                _job(row, submissions.get(row.job_id), runs.get(row.job_id))
+                for row in sorted(jobs, key=lambda row: (row.created_ns, row.job_id))
+            ),
+            events=tuple(Event(time=iso(at), event=name, fields=fields) for at, name, fields in events),
+        )
+
+
+_Happened = tuple[int, str, dict[str, str | int | None]]
+
+
+class _Tally:
+    """A study's instances, counted by association, group and state; a study may have very many."""
+
+    def __init__(self, study_uid: str) -> None:
+        self.instances = 0
+        self.bytes = 0
+        self.states: Counter[str] = Counter()
+        self.in_groups: Counter[int] = Counter()
+        self._first: dict[str, Any] = {}
+        self._last_ns: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
+        self._quarantined: dict[str, list[int]] = {}
+        for table in (Instance, InstanceHistory):
+            query = table.select(
+                table.identifier,
+                table.group_id,
+                table.state,
+                table.reason,
+                table.called_ae_title,
+                table.calling_ae_title,
+                table.host,
+                table.size,
+                table.stored_wall_ns,
+            ).where(table.study_uid == study_uid)
+            for page in pages(query, table.identifier):
+                for row in page:
+                    self._add(row)
+
+    def _add(self, row: Any) -> None:
+        association = association_of(row.identifier.rpartition("/")[2])
+        self.instances += 1
+        self.bytes += row.size
+        self.states[row.state] += 1
+        if row.group_id is not None:
+            self.in_groups[row.group_id] += 1
+        first = self._first.setdefault(association, row)
+        if row.stored_wall_ns < first.stored_wall_ns:
+            self._first[association] = row
+        self._last_ns[association] = max(self._last_ns[association], row.stored_wall_ns)
+        self._counts[association] += 1
+        self._bytes[association] += row.size
+        if row.state == InstanceState.QUARANTINED:
+            self._quarantined.setdefault(row.reason, []).append(row.stored_wall_ns)
+
+    def associations(self) -> tuple[Association, ...]:
+        return tuple(
+            Association(
+                association_id=association,
+                host=first.host,
+                calling_ae_title=first.calling_ae_title,
+                called_ae_title=first.called_ae_title,
+                instances=self._counts[association],
+                bytes=self._bytes[association],
+                first_stored=iso(first.stored_wall_ns),
+                last_stored=iso(self._last_ns[association]),
+            )
+            for association, first in sorted(self._first.items(), key=lambda item: item[1].stored_wall_ns)
+        )
+
+    def events(self) -> Iterator[_Happened]:
+        for association, first in self._first.items():
+            yield (
+                first.stored_wall_ns,
+                "FirstInstanceStored",
+                {
+                    "associationId": association,
+                    "host": first.host,
+                    "callingAeTitle": first.calling_ae_title,
+                    "calledAeTitle": first.called_ae_title,
+                },
+            )
+            count = self._counts[association]
+            yield self._last_ns[association], "LastInstanceStored", {"associationId": association, "instances": count}
+        for reason, stored in self._quarantined.items():
+            yield max(stored), "InstancesQuarantined", {"instances": len(stored), "reason": reason}
+
+
+def _of_keys(table: Any, column: Any, keys: Sequence[Any]) -> Iterator[Any]:
+    """The rows whose column has one of these values, asked for in portions."""
+    for start in range(0, len(keys), PAGE_ROWS):
+        query = table.select().where(column.in_(keys[start : start + PAGE_ROWS]))
+        for page in pages(query, table._meta.primary_key):
+            yield from page
+
+
+def _group_events(row: Group) -> Iterable[_Happened]:
+    told: dict[str, str | int | None] = {"groupId": row.group_id, "aeTitle": row.ae_title, "revision": row.revision}
+    yield row.opened_ns, "GroupOpened", told
+    if row.closed_ns is not None:
+        yield row.closed_ns, "GroupClosed", {**told, "instances": row.instances}
+
+
+def _job_events(job: Job, submission: Submission | None, run: Run | None) -> Iterable[_Happened]:
+    told: dict[str, str | int | None] = {"jobId": job.job_id, "jobName": job.name}
+    yield job.created_ns, "JobCreated", {**told, "pipelineId": job.pipeline_id, "instances": job.instances}
+    for state, at in submission.steps if submission else ():
+        yield at, "JobAdvanced", {**told, "state": state}
+    if run is not None and run.started_ns is not None:
+        yield run.started_ns, "RunStarted", {**told, "runId": run.run_id}
+    if run is not None and run.ended_ns is not None:
+        yield run.ended_ns, "RunEnded", {**told, "runId": run.run_id, "state": run.state, "exitCode": run.exit_code}
+
+
+def _group(row: Group, of_study: int) -> JourneyGroup:
+    return JourneyGroup(
+        group_id=row.group_id,
+        ae_title=row.ae_title,
+        revision=row.revision,
+        state=row.state,
+        instances=row.instances,
+        of_study=of_study,
+        opened=iso(row.opened_ns),
+        closed=None if row.closed_ns is None else iso(row.closed_ns),
+    )
+
+
+def _job(row: Job, submission: Submission | None, run: Run | None) -> JourneyJob:
+    return JourneyJob(
+        job_id=row.job_id,
+        job_name=row.name,
+        group_id=row.group_id,
+        pipeline_id=row.pipeline_id,
+        state=submission.state if submission else "Queued",
+        platform_state=submission.platform_state if submission else "",
+        last_error=submission.last_error if submission else "",
+        created=iso(row.created_ns),
+        steps=steps_of(submission),
+        run_started=None if run is None or run.started_ns is None else iso(run.started_ns),
+        run_ended=None if run is None or run.ended_ns is None else iso(run.ended_ns),
+        exit_code=run.exit_code if run else None,
+    )

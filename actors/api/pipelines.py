@@ -1,0 +1,118 @@
+"""Pipelines: the commands that the embedded platform runs."""
+
+import re
+import time
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+from actors.api import validation
+from actors.api.entities import Pipeline
+from actors.api.registry import Registry, kept_key
+from actors.api.validation import Body
+from protocol import ledger
+from protocol.config import kinds
+from protocol.config.kinds import Kind, Refused, as_text
+
+_LONGEST_ARGUMENTS = 100_000  # of the kernel's 128 KiB for one argument, and 2 MiB for all with the environment
+_DICOMWEB = "dicomweb:"
+
+
+class Pipelines(Registry[Pipeline]):
+    """The table of pipelines, by the ID that this system makes, else by name."""
+
+    noun = "pipeline"
+
+    def query(self) -> tuple[Any, Any]:
+        """All rows."""
+        return ledger.Pipeline.select(), ledger.Pipeline.pipeline_id
+
+    def entity(self, row: ledger.Pipeline) -> Pipeline:
+        """A row as its entity."""
+        return Pipeline.of(row)
+
+    def key(self, entity: Pipeline) -> str:
+        """Its ID."""
+        return entity.pipeline_id
+
+    def find(self, key: str, rows: list[Any]) -> Any | None:
+        """By ID in any case, else by name."""
+        by_id = next((row for row in rows if row.pipeline_id == key.lower()), None)
+        return by_id or next((row for row in rows if row.name == key), None)
+
+    def read(self, body: Body, old: Pipeline | None) -> Pipeline:
+        """A name and a command; the ID is never the caller's to choose."""
+        given = body.read("pipelineId", validation.optional_text(64, "an ID"), "").lower()
+        if old is None and given:
+            body.errors.append("pipelineId is made by this system: leave it out")
+        name = body.required("name", validation.text(64, "a name"), "")
+        command = body.texts("command", validation.argument())
+        if not command or not command[0].strip():
+            body.errors.append("command is missing: a list of texts, the program first")
+        elif sum(len(argument.encode()) for argument in command) > _LONGEST_ARGUMENTS:
+            body.errors.append(f"command is too long: at most {_LONGEST_ARGUMENTS} bytes")
+        return Pipeline(
+            pipeline_id=kept_key(body, "pipelineId", given, old.pipeline_id if old else None, str.__eq__)
+            or str(uuid.uuid4()),
+            name=name,
+            command=command,
+            exports=tuple(dict.fromkeys(body.texts("exports", _export()))),
+            user=body.read("user", _user(), ""),
+            timeout_seconds=body.read("timeoutSeconds", kinds.whole(1), 3600),
+        )
+
+    def taken(self, wanted: Pipeline, others: list[Any]) -> list[str]:
+        """Names are unique."""
+        if any(row.name == wanted.name for row in others):
+            return [f"name {wanted.name!r} is taken already: choose another, or replace that one by PUT"]
+        return []
+
+    def insert(self, wanted: Pipeline) -> None:
+        """Make a row."""
+        ledger.Pipeline.create(**_columns(wanted), pipeline_id=wanted.pipeline_id, created_ns=time.time_ns())
+
+    def update(self, row: ledger.Pipeline, wanted: Pipeline) -> None:
+        """Change all but the ID."""
+        columns = _columns(wanted)
+        ledger.Pipeline.update(**columns).where(ledger.Pipeline.pipeline_id == row.pipeline_id).execute()
+
+
+def _columns(wanted: Pipeline) -> dict[str, object]:
+    return {
+        "name": wanted.name,
+        "command": list(wanted.command),
+        "exports": list(wanted.exports),
+        "user": wanted.user,
+        "timeout_seconds": wanted.timeout_seconds,
+    }
+
+
+def _export() -> Kind:
+    """The kind of what results go to: a destination's name, or a DICOMweb service."""
+
+    def parse(value: object) -> str:
+        found = as_text(value)
+        if found.lower().startswith(_DICOMWEB):
+            url = found[len(_DICOMWEB) :]
+            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+                raise Refused("has no absolute URL")
+            return _DICOMWEB + url
+        if len(found) > 64:
+            raise Refused("is too long")
+        return found
+
+    return Kind("a destination's name, or dicomweb: and the URL of a DICOMweb service", parse)
+
+
+def _user() -> Kind:
+    """The kind of account names; whether the account exists is the platform's to say."""
+
+    def parse(value: object) -> str:
+        if value == "":
+            return ""
+        found = as_text(value)
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", found, re.ASCII):
+            raise Refused("is no account name")
+        return found
+
+    return Kind("the name of an account of this machine, or empty", parse)

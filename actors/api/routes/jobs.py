@@ -1,0 +1,59 @@
+"""`/api/jobs`: jobs on their way to the platform, and a person's decisions on those that faulted."""
+
+from typing import Annotated, Any
+
+from litestar import Controller, get, post
+from litestar.params import FromPath, QueryParameter, RawBody
+
+from actors.api.jobs import Affected, JobDetail, JobSummary
+from actors.api.openapi import body
+from actors.api.routes.common import Limit, Offset, TheGateway
+from protocol.ledger import PAGE_ROWS
+
+_FILTER: dict[str, Any] = {"aeTitle": "COVIDAET", "since": "2024-01-31T00:00:00Z"}
+_Filtered = body(_FILTER, about="aeTitle, pipelineId, since, until (times of creation); {} means all that faulted.")
+
+
+class JobController(Controller):
+    """Jobs."""
+
+    path = "/api/jobs"
+    tags = ("Jobs",)
+
+    @get(sync_to_thread=True)
+    def list_some(  # noqa: PLR0917 # Litestar passes them by name
+        self,
+        gateway: TheGateway,
+        of_state: Annotated[str, QueryParameter(name="state", description="Only of this state.")] = "",
+        ae_title: Annotated[str, QueryParameter(name="aeTitle", description="Only of this AE title.")] = "",
+        pipeline_id: Annotated[str, QueryParameter(name="pipelineId", description="Only for this pipeline.")] = "",
+        limit: Limit = PAGE_ROWS,
+        offset: Offset = 0,
+    ) -> list[JobSummary]:
+        """Jobs, the newest first."""
+        return gateway.jobs.select(of_state, ae_title, pipeline_id, limit, offset)
+
+    @get("/{job_id:str}", sync_to_thread=True)
+    def get_one(self, gateway: TheGateway, job_id: FromPath[str]) -> JobDetail:
+        """One job, with its steps and its run on the embedded platform."""
+        return gateway.jobs.one(job_id)
+
+    @post("/retry", status_code=200, sync_to_thread=True, operation_class=_Filtered)
+    def retry_many(self, gateway: TheGateway, body: RawBody) -> Affected:
+        """Submit faulted jobs again."""
+        return Affected(affected=gateway.jobs.retry_all(body))
+
+    @post("/discard", status_code=200, sync_to_thread=True, operation_class=_Filtered)
+    def discard_many(self, gateway: TheGateway, body: RawBody) -> Affected:
+        """Give faulted jobs up; their payloads may then be deleted."""
+        return Affected(affected=gateway.jobs.discard_all(body))
+
+    @post("/{job_id:str}/retry", status_code=200, sync_to_thread=True)
+    def retry_one(self, gateway: TheGateway, job_id: FromPath[str]) -> Affected:
+        """Submit a faulted job again; 409 when it did not fault."""
+        return Affected(affected=gateway.jobs.retry(job_id))
+
+    @post("/{job_id:str}/discard", status_code=200, sync_to_thread=True)
+    def discard_one(self, gateway: TheGateway, job_id: FromPath[str]) -> Affected:
+        """Give a faulted job up; 409 when it did not fault."""
+        return Affected(affected=gateway.jobs.discard(job_id))

@@ -1,0 +1,76 @@
+"""uvicorn inside the actor's own event loop: it takes no signals, and no connection stays that sends nothing whole."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from litestar.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEADER_SECONDS = 15.0
+_LINE_BYTES = 64 * 1024
+
+
+class _Connection(H11Protocol):
+    """Closes a connection that has not sent a whole request head in time, be it its first or a later one."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._expect_request()
+
+    def _expect_request(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Serves an application on sockets that listen already.
+
+    Args:
+        app: what is served.
+        sockets: they are closed when it ends, and stay open for those who share them.
+    """
+
+    def __init__(self, app: ASGIApp, sockets: list[socket.socket]) -> None:
+        options: dict[str, Any] = {
+            "http": _Connection,
+            "ws": "none",
+            "lifespan": "off",
+            "loop": "none",
+            "log_config": None,
+            "access_log": False,
+            # A proxy is told by its headers, see `security`.
+            "proxy_headers": False,
+            "server_header": False,
+            "h11_max_incomplete_event_size": _LINE_BYTES,
+        }
+        super().__init__(uvicorn.Config(app, **options))
+        self._sockets = sockets
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the actor."""
+        yield
+
+    async def run_until_told(self) -> None:
+        """Serve until `should_exit`, and then until the requests under way are answered."""
+        await self.serve(self._sockets)

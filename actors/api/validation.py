@@ -1,0 +1,227 @@
+"""Reads JSON bodies as the original did, and tells every error at once.
+
+Names are read in any case, unknown ones ignored (except where that would be dangerous), and numbers and booleans may
+be text. What a field may be is a `Kind` of the configuration's, so both say the same of the same things.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from actors.api.problems import InvalidError, ProblemError
+from protocol.config.kinds import Kind, Refused, as_text, type_name
+from protocol.config.problems import printable
+
+T = TypeVar("T")
+
+_UID = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)
+_SHOWN_CHARACTERS = 64
+
+
+class Body:
+    """A JSON object whose fields are taken one by one; errors gather until `done`.
+
+    Args:
+        data: the request's body.
+
+    Raises:
+        ProblemError: it is no JSON.
+        InvalidError: it is no object, or has a field twice.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.errors: list[str] = []
+        self._values = _object(data)
+        self._names = {name.casefold(): name for name in self._values}
+        if len(self._names) < len(self._values):
+            twice = {name for name in self._values if self._names[name.casefold()] != name}
+            raise InvalidError([f"{_shown(name)} is given more than once" for name in sorted(twice)])
+        self._taken: set[str] = set()
+
+    def value(self, name: str) -> object:
+        """A field's value; None when it is absent or null."""
+        self._taken.add(name.casefold())
+        written = self._names.get(name.casefold())
+        return None if written is None else self._values[written]
+
+    def read(self, name: str, kind: Kind, default: T) -> T:
+        """A field of a kind whose values are of the default's type; the default when it is absent or wrong."""
+        value = self.value(name)
+        return default if value is None else self._parsed(name, kind, value, default)
+
+    def required(self, name: str, kind: Kind, default: T) -> T:
+        """A field that must be there; the default stands in for it when it is wrong."""
+        value = self.value(name)
+        if value is None:
+            self.errors.append(f"{name} is missing: {kind.allowed}")
+            return default
+        return self._parsed(name, kind, value, default)
+
+    def texts(self, name: str, item: Kind) -> tuple[str, ...]:
+        """A list; each wrong item is an error of its own."""
+        value = self.value(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list):
+            self.errors.append(f"{name} is {type_name(value)}, not a list: {item.allowed}")
+            return ()
+        return tuple(self._parsed(f"{name}[{place}]", item, each, "") for place, each in enumerate(value))
+
+    def text_map(self, name: str) -> dict[str, str]:
+        """An object of texts; numbers and booleans are kept as the text that they were written as."""
+        value = self.value(name)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.errors.append(f"{name} is {type_name(value)}, not an object of texts")
+            return {}
+        texts: dict[str, str] = {}
+        for key, each in value.items():
+            written = str(each).lower() if isinstance(each, bool) else str(each)
+            if not isinstance(each, str | int | float):
+                self.errors.append(f"{name}.{_shown(key)} is {type_name(each)}, not a text or a number")
+            elif not (written + key).isprintable():
+                self.errors.append(f"{name}.{_shown(key)} holds control characters")
+            else:
+                texts[key] = written
+        return texts
+
+    def refuse_unknown(self) -> None:
+        """Make every field that nobody asked for an error: where ignoring one would do more than was wanted."""
+        for folded, name in self._names.items():
+            if folded not in self._taken:
+                self.errors.append(f"{_shown(name)} is not known here")
+
+    def done(self) -> None:
+        """Check that there was no error.
+
+        Raises:
+            InvalidError: there was.
+        """
+        if self.errors:
+            raise InvalidError(self.errors)
+
+    def _parsed(self, name: str, kind: Kind, value: object, default: T) -> T:
+        try:
+            parsed: T = kind.parse(value)  # type: ignore[assignment] # the caller's default is of the kind's type
+        except Refused as refused:
+            shown = f" {_shown(value)}" if isinstance(value, str | int | float) and str(value).strip() else ""
+            self.errors.append(f"{name}{shown} {refused.args[0]}: {kind.allowed}")
+            return default
+        return parsed
+
+
+def _object(data: bytes) -> Mapping[str, object]:
+    if not data.strip():
+        raise ProblemError(400, "the body is empty: send a JSON object")
+    try:
+        decoded = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProblemError(400, f"the body cannot be read as JSON: {error}", title="Malformed JSON.") from None
+    except RecursionError:
+        raise ProblemError(400, "the body's JSON is nested too deep", title="Malformed JSON.") from None
+    if not isinstance(decoded, dict):
+        raise InvalidError([f"the body is {type_name(decoded)}, not an object"])
+    return decoded
+
+
+def _shown(value: object) -> str:
+    text = printable(str(value))
+    return f"'{text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…'}'"
+
+
+def text(longest: int, what: str) -> Kind:
+    """The kind of texts of at most so many characters, not blank, without control characters."""
+
+    def parse(value: object) -> str:
+        found = as_text(value)
+        if len(found) > longest:
+            raise Refused("is too long")
+        return found
+
+    return Kind(f"{what} of 1 to {longest} characters", parse)
+
+
+def optional_text(longest: int, what: str) -> Kind:
+    """The same, where an empty text is allowed."""
+    kind = text(longest, what)
+
+    def parse(value: object) -> object:
+        return "" if isinstance(value, str) and not value.strip() else kind.parse(value)
+
+    return Kind(f"{kind.allowed}, or empty", parse)
+
+
+def argument() -> Kind:
+    """The kind of a command's arguments: any text that the kernel takes, also an empty one."""
+
+    def parse(value: object) -> str:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise Refused(f"is {type_name(value)}, not a text")
+        if "\0" in str(value):
+            raise Refused("holds a NUL character")
+        return str(value)
+
+    return Kind("a text without NUL", parse)
+
+
+def uid() -> Kind:
+    """The kind of UIDs (PS3.5 §9.1)."""
+
+    def parse(value: object) -> str:
+        found = as_text(value)
+        if len(found) > 64 or not _UID.fullmatch(found):
+            raise Refused("is no UID")
+        return found
+
+    return Kind("digits and dots, at most 64 characters, no component with a leading zero", parse)
+
+
+def host() -> Kind:
+    """The kind of one host: an address or a name."""
+    return Kind("an IP address or a host name", _one(_is_host, "is neither an address nor a host name"))
+
+
+def hosts() -> Kind:
+    """The kind of a source's hosts: addresses, networks and names, separated by commas or spaces."""
+
+    def parse(value: object) -> str:
+        found = [part for part in re.split(r"[\s,;]+", as_text(value)) if part]
+        wrong = [part for part in found if not _is_host(part) and not _is_network(part)]
+        if wrong or not found:
+            raise Refused(f"holds {', '.join(map(_shown, wrong)) or 'nothing'}")
+        return ", ".join(found)
+
+    return Kind("addresses, networks such as 10.20.30.0/24, or host names, separated by commas", parse)
+
+
+def _one(is_right: Callable[[str], bool], reason: str) -> Callable[[object], Any]:
+    def parse(value: object) -> str:
+        found = as_text(value)
+        if not is_right(found):
+            raise Refused(reason)
+        return found
+
+    return parse
+
+
+def _is_host(found: str) -> bool:
+    """Whether this is an address, or a host name (RFC 1123; its last label is not only digits)."""
+    try:
+        ipaddress.ip_address(found)
+    except ValueError:
+        labels = found.removesuffix(".").split(".")
+        return len(found) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+    return True
+
+
+def _is_network(found: str) -> bool:
+    try:
+        ipaddress.ip_network(found, strict=False)
+    except ValueError:
+        return False
+    return True

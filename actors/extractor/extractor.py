@@ -1,0 +1,184 @@
+"""The extractor's actor: reads the headers of instances that receivers have stored, and tells the processor.
+
+It keeps no state and remembers nothing: a message that is lost, or an extractor that is killed, is made good by the
+processor's sweep, which asks again for what is on disk but not on record.
+"""
+
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from actors.actor import Actor
+from actors.extractor import header as dicom
+from protocol import channels
+from protocol.access import AccessFile
+from protocol.birth import Birth
+from protocol.bus import Sender
+from protocol.config import Settings
+from protocol.logs import Repeats
+from protocol.messages import (
+    DescribedInstance,
+    DescribeInstances,
+    InstancesDescribed,
+    InstancesStored,
+    StoredInstance,
+)
+from protocol.spool import Spool
+
+BATCH = 200
+"""Instances of one message to the processor at most."""
+TURN_SECONDS = 0.1
+"""After so long a batch ends early, so that the main loop, and its heartbeat, go on."""
+MOST_WAITING = 100_000
+"""Instances that may wait here; what comes beyond is left to the processor's sweep."""
+_UNKNOWN = "unknown"
+
+
+class Extractor(Actor):
+    """Describes instances: identifiers, association, and the elements that jobs and job processors want."""
+
+    kind = "extractor"
+
+    def __init__(self, birth: Birth, settings: Settings) -> None:
+        super().__init__(birth, settings)
+        self._spool = Spool(settings.storage.temporary)
+        self._access = AccessFile(self._spool.access)
+        self._wanted_tags: tuple[str, ...] | None = None
+        self._wanted = dicom.Wanted(())
+        # In the order of their arrival, by identifier: what is asked for twice is described once.
+        self._waiting: dict[str, StoredInstance] = {}
+        self._released: dict[str, StoredInstance] = {}
+        self._turn_is_due = False
+        self._troubles = Repeats(self.log.warning)
+        self._descriptions: Sender
+
+    def start(self) -> None:
+        """Connect to the processor."""
+        self._descriptions = self.bus.sender(channels.DESCRIPTIONS)
+        self.every(10.0, self._troubles.flush)
+
+    def handle_instances_stored(self, message: InstancesStored) -> None:
+        """Receivers have stored instances."""
+        self._enqueue(self._waiting, message.instances)
+
+    def handle_describe_instances(self, message: DescribeInstances) -> None:
+        """The processor misses descriptions, or a person released instances from quarantine."""
+        self._enqueue(self._released if message.lenient else self._waiting, message.instances)
+
+    def drain(self) -> None:
+        """Describe what waits, and end."""
+        if not self._turn_is_due:
+            self.finish()
+
+    def stop(self) -> None:
+        """Write the rest of the summed-up warnings."""
+        self._troubles.flush(everything=True)
+
+    def busy_with(self) -> str:
+        """How many instances wait."""
+        count = len(self._waiting) + len(self._released)
+        return f"{count} waiting" if count else ""
+
+    def _enqueue(self, queue: dict[str, StoredInstance], instances: tuple[StoredInstance, ...]) -> None:
+        for instance in instances:
+            if len(queue) >= MOST_WAITING:
+                self._troubles.add("instances_left_to_the_sweep", "bus", waiting=len(queue))
+                break
+            queue.setdefault(instance.identifier, instance)
+        if queue and not self._turn_is_due:
+            self._turn_is_due = True
+            self.post(self._describe_batch)
+
+    def _describe_batch(self) -> None:
+        """Describe for one turn of the main loop; those that a person waits for first."""
+        self._turn_is_due = False
+        self._look_up_wanted()
+        lenient = bool(self._released)
+        described = tuple(self._described(self._released if lenient else self._waiting, lenient))
+        if described:
+            self._descriptions.send(InstancesDescribed(instances=described, lenient=lenient))
+            self.log.debug("instances_described", count=len(described))
+        if self._released or self._waiting:
+            self._turn_is_due = True
+            self.post(self._describe_batch)
+        elif self.draining:
+            self.finish()
+
+    def _described(self, queue: dict[str, StoredInstance], lenient: bool) -> Iterator[DescribedInstance]:
+        ends = time.monotonic() + TURN_SECONDS
+        for _ in range(min(BATCH, len(queue))):
+            instance = queue.pop(next(iter(queue)))
+            described = self._describe(instance, lenient)
+            if described is not None:
+                yield described
+            if time.monotonic() >= ends:
+                return
+
+    def _describe(self, instance: StoredInstance, lenient: bool) -> DescribedInstance | None:
+        """Describe one instance, whatever is wrong with it; None leaves it to the next sweep."""
+        try:
+            header = dicom.describe(self._spool.instance_path(instance.identifier), self._wanted)
+        except FileNotFoundError:
+            self.log.debug("instance_gone", identifier=instance.identifier)
+            return None
+        except OSError as error:
+            # It may pass (an input/output error, too many open files), so it is no reason for quarantine.
+            reason = error.strerror or type(error).__name__
+            self._troubles.add("instance_not_read", "spool", identifier=instance.identifier, error=reason)
+            return None
+        except Exception as error:
+            self.log.unexpected("instance_not_described", identifier=instance.identifier)
+            header = dicom.Header(problem=f"could not be read ({type(error).__name__})")
+        return _description(instance, header, self._wanted, lenient)
+
+    def _look_up_wanted(self) -> None:
+        """Follow the settings and the AE titles; the last good ones stay when the new ones cannot be read."""
+        try:
+            rules = self._access.current().ae_titles
+            configured = self.settings.services.platform.metadata_dicom_source
+            tags = (*configured, *(tag for rule in rules for tag in rule.tags))
+            if tags != self._wanted_tags:
+                self._wanted = dicom.Wanted(tags)
+                self._wanted_tags = tags
+        except Exception:
+            self.log.unexpected("access_list_not_read")
+
+
+def _description(
+    instance: StoredInstance, header: dicom.Header, wanted: dicom.Wanted, lenient: bool
+) -> DescribedInstance:
+    """What is told of an instance.
+
+    Args:
+        instance: what is described.
+        header: what was read of it.
+        wanted: what was to be read.
+        lenient: make the best of it: whatever is wrong is no problem.
+    """
+    missing = _UNKNOWN if lenient else ""
+    meta, values = header.meta, header.values
+    return DescribedInstance(
+        identifier=instance.identifier,
+        stored=instance.stored,
+        size=header.size,
+        dataset_offset=header.dataset_offset,
+        called_ae_title=meta.get(dicom.RECEIVING_AE_TITLE, ""),
+        calling_ae_title=meta.get(dicom.SENDING_AE_TITLE, ""),
+        host=_host(meta.get(dicom.SOURCE_PRESENTATION_ADDRESS, "")),
+        sop_class_uid=meta.get(dicom.MEDIA_SOP_CLASS_UID, missing),
+        sop_instance_uid=meta.get(dicom.MEDIA_SOP_INSTANCE_UID, missing),
+        transfer_syntax_uid=meta.get(dicom.TRANSFER_SYNTAX_UID, ""),
+        study_uid=values.get(dicom.STUDY_INSTANCE_UID, missing)[:64],
+        series_uid=values.get(dicom.SERIES_INSTANCE_UID, missing)[:64],
+        patient_id=values.get(dicom.PATIENT_ID, ""),
+        attributes=header.attributes(wanted),
+        problem="" if lenient else header.problem,
+    )
+
+
+def _host(presentation_address: str) -> str:
+    """The host of a presentation address, a URI such as `dicom://10.0.0.1:104` (PS3.10 §7.1)."""
+    try:
+        return urlsplit(presentation_address).hostname or presentation_address
+    except ValueError:
+        return presentation_address

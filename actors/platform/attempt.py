@@ -1,0 +1,275 @@
+"""One try of a run on disk, and the shim that carries it through.
+
+    platform/PAYLOAD/payload/            hard links into the spool, made by the submitter
+    platform/PAYLOAD/runs/TRY/input/     what the pipeline reads
+    platform/PAYLOAD/runs/TRY/output/    what it writes; kept
+    platform/PAYLOAD/runs/TRY/tmp/       its TMPDIR
+    platform/PAYLOAD/runs/TRY/output.log the beginning and the end of what it said; kept
+    platform/PAYLOAD/runs/TRY/shim.lock  locked while the shim lives; holds its process ID
+    platform/PAYLOAD/runs/TRY/result.json
+
+The lock is opened here and inherited by the shim, so there is no moment at which a shim lives and the lock is free.
+That is what makes attaching safe after this actor was killed: no process ID has to be trusted.
+"""
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from actors.platform.accounts import Account, check_reach
+from actors.platform.inputs import Inputs
+from actors.platform.leftovers import end_processes, remove_tree, sync_tree
+from protocol.spool import DIRECTORY_MODE
+
+_SHIM = Path(__file__).with_name("shim.py")
+_SEARCHABLE = DIRECTORY_MODE | 0o001
+_SHOWN_BYTES = 4096
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What the shim wrote at the end of a try.
+
+    Args:
+        outcome: `exited`, `timed_out`, `canceled`, `stopped` (to be repeated) or `not_started`.
+        exit_code: of the command, if it exited by itself.
+        signal: that ended the command.
+        reason: what the shim has to say about it.
+        started_ns, ended_ns: wall time.
+        left_behind: processes that had to be ended.
+    """
+
+    outcome: str
+    exit_code: int | None
+    signal: int | None
+    reason: str
+    started_ns: int
+    ended_ns: int
+    left_behind: int
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long things may take.
+
+    Args:
+        run_seconds: the whole command; 0 is no limit.
+        grace_seconds: from SIGTERM to SIGKILL when a run is ended for good.
+        stop_seconds: the same when the gateway stops.
+    """
+
+    run_seconds: float
+    grace_seconds: float
+    stop_seconds: float
+
+
+class Shim:
+    """A living shim, started by this process or found.
+
+    Args:
+        pidfd: readable when it has ended.
+        process: when it is this process's child.
+    """
+
+    def __init__(self, pidfd: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
+        self.pidfd = pidfd
+        self._process = process
+
+    def cancel(self) -> None:
+        """End the run for good."""
+        self._send(signal.SIGUSR1)
+
+    def stop(self) -> None:
+        """End the run; it will be repeated."""
+        self._send(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Let go of it after it has ended."""
+        if self._process is not None:
+            self._process.wait()
+        os.close(self.pidfd)
+
+    def _send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, number)
+
+
+class Attempt:
+    """One try.
+
+    Args:
+        payload: `platform/PAYLOAD`.
+        number: of the try, from 1.
+    """
+
+    def __init__(self, payload: Path, number: int) -> None:
+        self.home = payload
+        self.directory = payload / "runs" / str(number)
+        self.input = self.directory / "input"
+        self.output = self.directory / "output"
+        self.log = self.directory / "output.log"
+        self._tmp = self.directory / "tmp"
+        self._lock = self.directory / "shim.lock"
+        self._result = self.directory / "result.json"
+
+    def prepare(self, inputs: Inputs, account: Account) -> None:
+        """Make fresh directories and the input.
+
+        Raises:
+            OSError: as the file system says.
+            RefusedError: the account cannot reach them.
+        """
+        remove_tree(self.directory)
+        self.directory.mkdir(mode=DIRECTORY_MODE, parents=True)
+        if account.other:
+            for above in (self.home.parent.parent, self.home.parent, self.home, self.home / "runs", self.directory):
+                above.chmod(_SEARCHABLE)
+            check_reach(account, self.input)
+        inputs.make(self.home / "payload", self.input, account)
+        for directory in (self.output, self._tmp):
+            directory.mkdir(mode=DIRECTORY_MODE)
+            if account.other:
+                os.chown(directory, account.uid, -1)
+
+    def launch(self, command: Sequence[str], job_id: str, account: Account, limits: Limits, alive: int) -> Shim:
+        """Start the shim, which starts the command.
+
+        Args:
+            command: arguments, in which `{input}` and `{output}` are replaced.
+            job_id: for the command's environment.
+            account: who runs it.
+            limits: see there.
+            alive: descriptor that ends when the supervisor is gone.
+
+        Raises:
+            OSError: no process can be started now.
+        """
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            arguments = [
+                *(str(self.directory), str(alive), str(lock)),
+                *(str(limits.run_seconds), str(limits.grace_seconds), str(limits.stop_seconds)),
+                *(str(account.uid), str(account.gid), ",".join(map(str, account.groups))),
+                *(self._filled_in(argument) for argument in command),
+            ]
+            process = subprocess.Popen(  # noqa: S603 # a registered pipeline
+                [sys.executable, "-I", "-S", str(_SHIM), *arguments],
+                env=self._environment(job_id, account),
+                pass_fds=(alive, lock),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        finally:
+            os.close(lock)
+        return Shim(os.pidfd_open(process.pid), process)
+
+    def is_running(self) -> bool:
+        """Whether its shim lives."""
+        try:
+            lock = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def attach(self) -> Shim | None:
+        """Find the living shim of a try that another process started; None when it has not yet said who it is."""
+        pid = self._lock.read_text(encoding="ascii").strip()
+        if not pid:
+            return None
+        try:
+            pidfd = os.pidfd_open(int(pid))
+        except ProcessLookupError:
+            return None
+        if not self.is_running():
+            # It ended between the two looks, and its process ID may be another's by now.
+            os.close(pidfd)
+            return None
+        return Shim(pidfd)
+
+    def result(self) -> Result | None:
+        """What the shim wrote; None when it was killed before it could."""
+        with contextlib.suppress(FileNotFoundError):
+            return msgspec.json.decode(self._result.read_bytes(), type=Result)
+        return None
+
+    def was_lost(self) -> bool:
+        """Whether its command was started and its shim died without a result."""
+        return self._lock.exists() and self._lock.stat().st_size > 0 and not self._result.exists()
+
+    def shown_output(self) -> str:
+        """The end of what the command said; it may hold patient data."""
+        with contextlib.suppress(FileNotFoundError), open(self.log, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _SHOWN_BYTES))
+            text = file.read(_SHOWN_BYTES).decode("utf-8", "replace")
+            # PostgreSQL's text has no NUL.
+            return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+        return ""
+
+    def end_what_is_left(self) -> int:
+        """Kill the processes of a lost try; returns how many."""
+        return end_processes(self.output)
+
+    def give_up(self) -> None:
+        """Remove what an unfinished try made. A lost one stays on record by its lock file."""
+        if self.was_lost():
+            for directory in (self.input, self._tmp, self.output):
+                remove_tree(directory)
+        else:
+            remove_tree(self.directory)
+
+    def keep_output(self) -> None:
+        """Bring the output to stable storage."""
+        sync_tree(self.output)
+
+    def clean(self) -> None:
+        """The run is over: remove all but this try's output, log and result."""
+        for directory in (self.input, self._tmp):
+            remove_tree(directory)
+        self._lock.unlink(missing_ok=True)
+        for other in self.directory.parent.iterdir() if self.directory.parent.exists() else ():
+            if other != self.directory:
+                remove_tree(other)
+        remove_tree(self.home / "payload")
+
+    def _filled_in(self, argument: str) -> str:
+        return argument.replace("{input}", str(self.input)).replace("{output}", str(self.output))
+
+    def _environment(self, job_id: str, account: Account) -> Mapping[str, str]:
+        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        return {
+            "PATH": _PATH,
+            "LANG": "C.UTF-8",
+            **passed_on,
+            "HOME": account.home,
+            "USER": account.name,
+            "LOGNAME": account.name,
+            "SHELL": "/bin/sh",
+            "TMPDIR": str(self._tmp),
+            "JOB_ID": job_id,
+            "INPUT_DIR": str(self.input),
+            "OUTPUT_DIR": str(self.output),
+        }
+
+
+def lost_tries(payload: Path) -> int:
+    """How many tries of a run were lost."""
+    runs = payload / "runs"
+    if not runs.exists():
+        return 0
+    return sum(Attempt(payload, int(entry.name)).was_lost() for entry in runs.iterdir() if entry.name.isdigit())

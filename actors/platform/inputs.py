@@ -1,0 +1,139 @@
+"""The input of a run: a view of the payload that the pipeline may read, and cannot change for others.
+
+A payload's files are hard links into the spool, so whoever may write them would change what was received. A pipeline
+of the service's own user could (it owns them), so it gets copies: reflinks, which share the blocks and cost nothing,
+where the file system has them, else real ones. A pipeline of another user gets the links themselves: the files stay
+the service's and read-only, the directories too, so it can neither write, rename, nor delete. All that changes is the
+files' group, which lets it read them.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import threading
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from actors.platform.accounts import Account
+from protocol.spool import FILE_MODE, walk_files
+
+_FICLONE = 0x40049409
+_NO_REFLINKS = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
+_NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_COPIES_AT_ONCE = 2
+_READABLE, _SEALED = 0o750, 0o550
+
+
+class Inputs:
+    """Makes the inputs of runs; one object serves all threads."""
+
+    def __init__(self) -> None:
+        self._regrouping = threading.Lock()
+
+    def make(self, payload: Path, directory: Path, account: Account) -> None:
+        """Fill a new directory with a view of a payload.
+
+        Args:
+            payload: the payload's directory.
+            directory: the input; must not exist.
+            account: who will read it.
+
+        Raises:
+            OSError: as the file system says (no space, no inodes, an input/output error).
+        """
+        files = [(path, directory / path.relative_to(payload)) for path in walk_files(payload)]
+        directories = sorted({directory, *(above for _, to in files for above in _between(directory, to))})
+        for made in directories:
+            os.mkdir(made, _READABLE)
+        copies = [(path, to) for path, to in files if not (account.other and self._link(path, to, account.gid))]
+        _copy_all(copies)
+        if account.other:
+            for _, to in copies:
+                os.chown(to, -1, account.gid)
+            for made in directories:
+                os.chown(made, -1, account.gid)
+        else:
+            for made in reversed(directories):
+                os.chmod(made, _SEALED)
+
+    def _link(self, path: Path, to: Path, gid: int) -> bool:
+        """Link a file and let a group read it; False when another pipeline's group reads it already."""
+        with self._regrouping:
+            group = path.stat().st_gid
+            if group not in (gid, os.getegid()):
+                return False
+            if group != gid:
+                os.chown(path, -1, gid)
+        os.link(path, to)
+        return True
+
+
+def _between(directory: Path, path: Path) -> Iterable[Path]:
+    """The directories from just below `directory` down to a file."""
+    for above in path.parents:
+        if above == directory:
+            return
+        yield above
+
+
+def _copy_all(files: list[tuple[Path, Path]]) -> None:
+    """Copy files, some at once; the first failure is raised after all have stopped."""
+    reflinks = bool(files) and _reflink(files[0])
+    files = files[1:] if reflinks else files
+    with ThreadPoolExecutor(_COPIES_AT_ONCE, thread_name_prefix="copy") as pool:
+        shares = [files[start::_COPIES_AT_ONCE] for start in range(_COPIES_AT_ONCE)]
+        for done in [pool.submit(_copy_some, share, reflinks=reflinks) for share in shares if share]:
+            done.result()
+
+
+def _copy_some(files: list[tuple[Path, Path]], *, reflinks: bool) -> None:
+    for file in files:
+        if not (reflinks and _reflink(file)):
+            _copy(*file)
+
+
+def _reflink(file: tuple[Path, Path]) -> bool:
+    """Clone a file; False, and nothing left, when the file system cannot."""
+    source, target = _open(*file)
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file[1])
+        if error.errno not in _NO_REFLINKS:
+            raise
+        return False
+    finally:
+        os.close(source)
+        os.close(target)
+    return True
+
+
+def _copy(path: Path, to: Path) -> None:
+    source, target = _open(path, to)
+    try:
+        left = os.fstat(source).st_size
+        while left:
+            try:
+                copied = os.copy_file_range(source, target, left)
+            except OSError as error:
+                if error.errno not in _NO_KERNEL_COPY:
+                    raise
+                copied = os.sendfile(target, source, None, left)
+            if copied == 0:
+                raise OSError(errno.EIO, "the file became shorter while it was copied")
+            left -= copied
+    finally:
+        os.close(source)
+        os.close(target)
+
+
+def _open(path: Path, to: Path) -> tuple[int, int]:
+    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return source, os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    except BaseException:
+        os.close(source)
+        raise

@@ -1,0 +1,78 @@
+"""What may be left of a run that is over or was lost: processes, directories, data not yet on stable storage."""
+
+import contextlib
+import os
+import shutil
+import signal
+import stat
+from pathlib import Path
+
+from protocol.spool import sync_directory
+
+
+def end_processes(output: Path) -> int:
+    """Kill what runs on after its shim was killed; returns how many processes that were.
+
+    They are known by the output directory in their environment, which every descendant of a command inherits.
+
+    Args:
+        output: the output directory of the try.
+    """
+    mark = f"OUTPUT_DIR={output}".encode()
+    ended = 0
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(int(entry))
+            try:
+                if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    ended += 1
+            finally:
+                os.close(fd)
+    return ended
+
+
+def remove_tree(directory: Path) -> None:
+    """Delete a directory and all below it, also what is not writable; a missing one is no error.
+
+    Raises:
+        OSError: something could not be deleted.
+    """
+    if os.geteuid() != 0:
+        _make_writable(directory)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(directory)
+
+
+def sync_tree(directory: Path) -> None:
+    """Bring files and directories to stable storage, so that what is told of them holds after a power cut.
+
+    Raises:
+        OSError: the data may be lost.
+    """
+    waiting = [directory]
+    while waiting:
+        current = waiting.pop()
+        with os.scandir(current) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                elif entry.is_file(follow_symlinks=False):
+                    fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                    try:
+                        os.fsync(fd)
+                    finally:
+                        os.close(fd)
+        sync_directory(current)
+
+
+def _make_writable(directory: Path) -> None:
+    waiting = [directory]
+    while waiting:
+        current = waiting.pop()
+        with contextlib.suppress(OSError):
+            os.chmod(current, stat.S_IRWXU)
+            with os.scandir(current) as entries:
+                waiting += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]

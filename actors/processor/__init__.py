@@ -1,0 +1,1 @@
+"""Job processors at work: described instances become groups, closed groups become jobs."""

@@ -1,0 +1,197 @@
+"""Makes the jobs of groups that close, in the transaction that closes them, and tells the submitter."""
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import overload
+
+from actors.processor.groups import OpenGroup
+from actors.processor.naming import JobNames
+from actors.processor.plugin import Plugin, PluginError
+from actors.processor.registry import Registry
+from protocol.clock import NANOSECONDS, Moment
+from protocol.job_processors import JobPlan
+from protocol.ledger import Group, Instance, Job, Ledger, Submission, pages, tuples
+from protocol.logs import EventLogger
+from protocol.messages import DescribedInstance, JobsCreated, Message
+from protocol.states import GroupState, InstanceState, advance
+
+_TELL_AT_ONCE = 500
+_TELL_AGAIN_SECONDS = 3.0
+
+
+class JobMaker:
+    """Closes groups.
+
+    Args:
+        ledger: the ledger.
+        registry: the AE titles.
+        log: of the actor.
+    """
+
+    def __init__(self, ledger: Ledger, registry: Registry, log: EventLogger) -> None:
+        self._ledger = ledger
+        self._registry = registry
+        self._log = log
+        self._names = JobNames(_taken)
+
+    def close(
+        self, groups: Sequence[OpenGroup], now: Moment, failed: Callable[[OpenGroup, float], None]
+    ) -> tuple[list[OpenGroup], list[str]]:
+        """Close groups and make their jobs, all in one transaction.
+
+        Args:
+            groups: what closes.
+            now: this moment.
+            failed: called with a group whose job processor failed, and the seconds until it may be tried again.
+
+        Returns:
+            The groups that are closed, and the identifiers of their jobs.
+
+        Raises:
+            peewee.PeeweeException: none was closed, or it is not known whether they were.
+        """
+        planned: list[tuple[OpenGroup, Plugin, tuple[JobPlan, ...]]] = []
+        for group in groups:
+            service = self._registry.service(group.ae_title)
+            pause = service.plugin.retry_delay_seconds if service and service.plugin else _UNUSABLE_SECONDS
+            try:
+                if service is None or service.plugin is None:
+                    raise PluginError(service.problem if service else "its AE title is not configured any more")
+                planned.append((group, service.plugin, service.plugin.plan(group.key, Members(group))))
+            except PluginError as error:
+                self._log.error("group_not_closed", group=group.group_id, ae_title=group.ae_title, reason=str(error))
+                failed(group, pause)
+        jobs: list[dict[str, object]] = []
+        with self._ledger.transaction():
+            for group, plugin, plans in planned:
+                Group.update(state=advance(GroupState.OPEN, GroupState.CLOSED), closed_ns=now.wall_ns).where(
+                    Group.group_id == group.group_id
+                ).execute()
+                for plan in plans:
+                    job = self._job(group, plugin, plan, now)
+                    Job.insert(job).execute()
+                    jobs.append(job)
+        for group, _, plans in planned:
+            self._log.info(
+                "group_closed",
+                group=group.group_id,
+                ae_title=group.ae_title,
+                revision=group.revision,
+                instances=group.instances,
+                jobs=len(plans),
+            )
+        return [group for group, _, _ in planned], [str(job["job_id"]) for job in jobs]
+
+    def _job(self, group: OpenGroup, plugin: Plugin, plan: JobPlan, now: Moment) -> dict[str, object]:
+        moment = datetime.fromtimestamp(now.wall_ns / NANOSECONDS, tz=UTC)
+        return {
+            "job_id": str(uuid.uuid4()),
+            "group_id": group.group_id,
+            "ae_title": group.ae_title,
+            "name": self._names.new(group.ae_title, plan.label, moment),
+            "pipeline_id": plan.pipeline_id,
+            "priority": plan.priority,
+            "source": f"{group.ae_title} ({plugin.label})",
+            "instances": group.instances,
+            "created_ns": now.wall_ns,
+        }
+
+
+class Members(Sequence[DescribedInstance]):
+    """The Grouped instances of a group, read from the ledger when a job processor looks at them.
+
+    Args:
+        group: the group.
+    """
+
+    def __init__(self, group: OpenGroup) -> None:
+        self._group = group
+        self._read: list[DescribedInstance] | None = None
+
+    def __len__(self) -> int:
+        return self._group.instances
+
+    @overload
+    def __getitem__(self, index: int) -> DescribedInstance: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[DescribedInstance]: ...
+    def __getitem__(self, index: int | slice) -> DescribedInstance | Sequence[DescribedInstance]:
+        if self._read is None:
+            self._read = list(self._all())
+        return self._read[index]
+
+    def _all(self) -> Iterator[DescribedInstance]:
+        query = Instance.select().where(
+            (Instance.group_id == self._group.group_id) & (Instance.state == InstanceState.GROUPED)
+        )
+        for rows in pages(query, Instance.identifier):
+            for row in rows:
+                yield DescribedInstance(
+                    identifier=row.identifier,
+                    stored=Moment(row.stored_wall_ns, row.stored_boot_ns, row.boot),
+                    size=row.size,
+                    dataset_offset=row.dataset_offset,
+                    called_ae_title=row.called_ae_title,
+                    calling_ae_title=row.calling_ae_title,
+                    host=row.host,
+                    sop_class_uid=row.sop_class_uid,
+                    sop_instance_uid=row.sop_instance_uid,
+                    transfer_syntax_uid=row.transfer_syntax_uid,
+                    study_uid=row.study_uid,
+                    series_uid=row.series_uid,
+                    patient_id=row.patient_id,
+                    attributes=row.attributes,
+                )
+
+
+class Announcer:
+    """Tells the submitter of jobs, and again of those that it has not taken over.
+
+    Args:
+        send: sends a message to the submitter; False when nobody takes it.
+    """
+
+    def __init__(self, send: Callable[[Message], bool]) -> None:
+        self._send = send
+        self._untaken: dict[str, float] = {}
+
+    def load(self) -> None:
+        """Find the jobs that no submission took over before this start.
+
+        Raises:
+            peewee.PeeweeException: the ledger does not answer.
+        """
+        taken = Submission.select(Submission.job_id)
+        self._untaken |= {row[0]: 0.0 for row in tuples(Job.select(Job.job_id).where(Job.job_id.not_in(taken)))}
+
+    def announce(self, job_ids: Iterable[str]) -> None:
+        """Jobs stand in the ledger."""
+        waiting = list(job_ids)
+        for start in range(0, len(waiting), _TELL_AT_ONCE):
+            some = tuple(waiting[start : start + _TELL_AT_ONCE])
+            told = time.monotonic() if self._send(JobsCreated(job_ids=some)) else 0.0
+            self._untaken.update(dict.fromkeys(some, told))
+
+    def sweep(self) -> None:
+        """Announce again what was announced some seconds ago and not taken over.
+
+        Raises:
+            peewee.PeeweeException: the ledger does not answer.
+        """
+        late = time.monotonic() - _TELL_AGAIN_SECONDS
+        waiting = [job_id for job_id, told in self._untaken.items() if told < late]
+        for start in range(0, len(waiting), _TELL_AT_ONCE):
+            some = waiting[start : start + _TELL_AT_ONCE]
+            taken = {row[0] for row in tuples(Submission.select(Submission.job_id).where(Submission.job_id.in_(some)))}
+            for job_id in taken:
+                del self._untaken[job_id]
+            self.announce(job_id for job_id in some if job_id not in taken)
+
+
+def _taken(names: Sequence[str]) -> Collection[str]:
+    return {row[0] for row in tuples(Job.select(Job.name).where(Job.name.in_(names)))}
+
+
+_UNUSABLE_SECONDS = 5.0

@@ -1,0 +1,255 @@
+"""The processor actor: puts described instances on record, closes groups, and decides on their jobs."""
+
+import time
+from collections.abc import Collection, Iterator
+from typing import ClassVar
+
+from actors.actor import Actor, Timer
+from actors.processor.asking import Asker
+from actors.processor.associations import Associations
+from actors.processor.availability import LEDGER_AWAY, Availability
+from actors.processor.closing import Closer
+from actors.processor.comparison import Comparer
+from actors.processor.groups import OpenGroups
+from actors.processor.history import History
+from actors.processor.intake import Intake
+from actors.processor.jobs import Announcer, JobMaker
+from actors.processor.quarantine import Quarantine
+from actors.processor.recording import Recorder
+from actors.processor.registry import Registry
+from actors.processor.shards import OpenShards
+from actors.processor.sweep import SWEEP_SECONDS, Sweep
+from protocol import channels, clock, messages
+from protocol.birth import Birth
+from protocol.clock import NANOSECONDS
+from protocol.config import Settings
+from protocol.ledger import PAGE_ROWS, Instance, Ledger, pages, tuples
+from protocol.spool import Spool
+
+_BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
+_FIRST_SWEEP_SECONDS = 0.1  # the channels must be connected
+_BATCHES_BEFORE_CLOSING = 4
+_CLOSED_AT_ONCE = 50
+
+
+class Processor(Actor):
+    """One processor; it owns the tables Group, Instance, InstanceHistory, SealedShard and Job."""
+
+    kind: ClassVar[str] = "processor"
+
+    def __init__(self, birth: Birth, settings: Settings) -> None:
+        super().__init__(birth, settings)
+        self._sweep_steps: Iterator[None] | None = None
+        self._work_timer: Timer | None = None
+
+    def start(self) -> None:
+        """Open the ledger, and know again what was known before."""
+        self._ledger = ledger = Ledger(self.settings.database, busy_seconds=_BUSY_SECONDS)
+        self._availability = Availability(ledger, self.log)
+        spool = Spool(self.settings.storage.temporary)
+        self._registry = registry = Registry(self.log)
+        self._groups = groups = OpenGroups(self.settings.dicom.scp.repeat_seconds)
+        self._shards = shards = OpenShards(spool, _on_record)
+        self._associations = associations = Associations(spool)
+        self._comparer = Comparer(spool, self.post, self.log)
+        recorder = Recorder(
+            ledger=ledger,
+            spool=spool,
+            registry=registry,
+            groups=groups,
+            associations=associations,
+            comparer=self._comparer,
+        )
+        self._intake = Intake(recorder, shards, self._comparer, self.log)
+        self._asker = Asker(self.bus.sender(channels.INSTANCES).send)
+        self._quarantine = Quarantine(ledger, self._asker)
+        self._closer = Closer(groups=groups, shards=shards, associations=associations, registry=registry, log=self.log)
+        self._jobs = JobMaker(ledger, registry, self.log)
+        self._announcer = Announcer(self.bus.sender(channels.JOBS).send)
+        self._sweep = Sweep(
+            ledger=ledger,
+            spool=spool,
+            registry=registry,
+            shards=shards,
+            associations=associations,
+            intake=self._intake,
+            asker=self._asker,
+            closer=self._closer,
+            announcer=self._announcer,
+            history=History(ledger, spool),
+        )
+        self._load()
+        self.after(_FIRST_SWEEP_SECONDS, self._begin_sweep)
+        self.every(SWEEP_SECONDS, self._begin_sweep)
+        self._set_wake()
+
+    def handle_instances_described(self, message: messages.InstancesDescribed) -> None:
+        """From an extractor; recorded with what else comes in this moment."""
+        self._intake.add(message.instances, lenient=message.lenient)
+
+    def handle_ae_titles_changed(self, message: messages.AeTitlesChanged) -> messages.Message:  # noqa: ARG002
+        """Take over what changed; a new timeout applies to open groups at once."""
+        try:
+            self._registry.refresh()
+        except LEDGER_AWAY as error:
+            return self._refuse(error)
+        self._closer.timeouts_changed()
+        return messages.Done()
+
+    def handle_release_instances(self, message: messages.ReleaseInstances) -> messages.Message:
+        """Have quarantined instances described again, leniently."""
+        try:
+            return messages.Done(affected=self._quarantine.release(message.identifiers))
+        except LEDGER_AWAY as error:
+            return self._refuse(error)
+
+    def handle_discard_instances(self, message: messages.DiscardInstances) -> messages.Message:
+        """Give quarantined instances up."""
+        try:
+            return messages.Done(affected=self._quarantine.discard(message.identifiers))
+        except LEDGER_AWAY as error:
+            return self._refuse(error)
+
+    def after_turn(self) -> None:
+        """Wake up when there is something to record, or a group to look at."""
+        self._set_wake()
+
+    def settings_changed(self, settings: Settings) -> None:
+        """Take over how long repeats are compared."""
+        self._groups.repeat_seconds = settings.dicom.scp.repeat_seconds
+
+    def drain(self) -> None:
+        """Record what is in hand; groups stay open for the successor."""
+        if not self._availability.doubtful:
+            try:
+                while self._record():
+                    pass
+            except LEDGER_AWAY as error:
+                self._availability.failed(error)
+        self.finish()
+
+    def stop(self) -> None:
+        """Let go of the ledger."""
+        self._comparer.stop()
+        self._ledger.close()
+
+    def busy_with(self) -> str:
+        """What there is to do."""
+        return f"{len(self._groups)} open groups, {self._closer.held} of them past their deadline"
+
+    def _load(self) -> None:
+        """Make memory what the ledger and the spool say."""
+        self._registry.refresh()
+        self._sweep.load_sealed()
+        self._groups.load(clock.now())
+        self._closer.forget()
+        self._closer.timeouts_changed()
+        self._shards.forget()
+        self._shards.look()
+        for group in self._groups:
+            members = Instance.select(Instance.identifier, Instance.sop_instance_uid).where(
+                Instance.group_id == group.group_id
+            )
+            for rows in pages(members, Instance.identifier):
+                for row in rows:
+                    group.held.add(hash(row.sop_instance_uid))
+                    self._associations.note(row.identifier, group.ae_title, group.group_id)
+        self._quarantine.load()
+        self._announcer.load()
+        self._intake.forget_recorded()
+
+    def _set_wake(self) -> None:
+        at = self._next_wake()
+        if self._work_timer is not None and self._work_timer.callback is not None:
+            if self._work_timer.at <= at:
+                return
+            self._work_timer.cancel()
+        self._work_timer = self.at(at, self._work) if at < float("inf") else None
+
+    def _next_wake(self) -> float:
+        if self._availability.doubtful:
+            return self._availability.retry_at
+        look = self._groups.next_look()
+        times = [self._intake.next_at()]
+        if look is not None:
+            times.append(time.monotonic() + look - clock.now().boot_ns / NANOSECONDS)
+        return min((at for at in times if at is not None), default=float("inf"))
+
+    def _work(self) -> None:
+        """Record what is due, close what is due."""
+        self._work_timer = None
+        if self._availability.paused:
+            return
+        try:
+            if self._availability.doubtful:
+                self._load()
+                self._availability.recovered()
+            look = self._groups.next_look()
+            if look is not None and look <= clock.now().boot_ns / NANOSECONDS:
+                for _ in range(_BATCHES_BEFORE_CLOSING):
+                    if not self._record():
+                        break
+                self._close()
+            else:
+                at = self._intake.next_at()
+                if at is not None and at <= time.monotonic():
+                    self._record()
+        except LEDGER_AWAY as error:
+            self._availability.failed(error)
+
+    def _record(self) -> bool:
+        """Record one batch; False when there was none."""
+        outcome = self._intake.record()
+        if outcome is None:
+            return False
+        self._asker.answered(outcome.recorded)
+        self._asker.want(outcome.ask)
+        self._asker.refill()
+        if outcome.recorded:
+            self._closer.look_again(clock.now())
+        return True
+
+    def _close(self) -> None:
+        now = clock.now()
+        closable = self._closer.closable(now)
+        for start in range(0, len(closable), _CLOSED_AT_ONCE):
+            closed, job_ids = self._jobs.close(
+                closable[start : start + _CLOSED_AT_ONCE],
+                now,
+                lambda group, seconds: self._closer.postpone(group, now, seconds),
+            )
+            for group in closed:
+                self._closer.closed(group)
+            self._announcer.announce(job_ids)
+
+    def _begin_sweep(self) -> None:
+        if self._sweep_steps is None and not self._availability.doubtful:
+            self._sweep_steps = self._sweep.steps()
+            self._sweep_step()
+
+    def _sweep_step(self) -> None:
+        """One step of the sweep a turn."""
+        assert self._sweep_steps is not None
+        try:
+            next(self._sweep_steps)
+        except StopIteration:
+            self._sweep_steps = None
+        except LEDGER_AWAY as error:
+            self._sweep_steps = None
+            self._availability.failed(error)
+        else:
+            self.post(self._sweep_step)
+
+    def _refuse(self, error: Exception) -> messages.Refused:
+        self._availability.failed(error)
+        return messages.Refused(reason=f"the ledger does not answer now ({error}): try again", transient=True)
+
+
+def _on_record(identifiers: Collection[str]) -> set[str]:
+    """Of some identifiers, those that have a row."""
+    found = set()
+    listed = list(identifiers)
+    for start in range(0, len(listed), PAGE_ROWS):
+        some = listed[start : start + PAGE_ROWS]
+        found |= {row[0] for row in tuples(Instance.select(Instance.identifier).where(Instance.identifier.in_(some)))}
+    return found

@@ -1,0 +1,82 @@
+"""A person's decisions about quarantined instances: release or discard."""
+
+from collections.abc import Sequence
+
+from actors.processor.asking import Asker
+from protocol.errors import RefusedError
+from protocol.ledger import PAGE_ROWS, Instance, Ledger, tuples
+from protocol.states import InstanceState, advance
+
+RELEASED = "released by a person: waits to be described again"
+"""The reason of an instance that may leave quarantine and was not described since; kept through a restart."""
+
+
+class Quarantine:
+    """The quarantined instances.
+
+    Args:
+        ledger: the ledger.
+        asker: has released ones described again.
+    """
+
+    def __init__(self, ledger: Ledger, asker: Asker) -> None:
+        self._ledger = ledger
+        self._asker = asker
+
+    def load(self) -> None:
+        """Go on with what was released before this start.
+
+        Raises:
+            peewee.PeeweeException: the ledger does not answer.
+        """
+        query = Instance.select(Instance.identifier).where(
+            Instance.group_id.is_null() & (Instance.state == InstanceState.QUARANTINED) & (Instance.reason == RELEASED)
+        )
+        self._asker.release([row[0] for row in tuples(query)])
+
+    def release(self, identifiers: Sequence[str]) -> int:
+        """Have instances described leniently; returns how many.
+
+        Raises:
+            RefusedError: none of them is quarantined.
+            peewee.PeeweeException: the ledger does not answer.
+        """
+        found = self._find(identifiers)
+        with self._ledger.transaction():
+            for some in _pages(found):
+                Instance.update(reason=RELEASED).where(Instance.identifier.in_(some)).execute()
+        self._asker.release(found)
+        return len(found)
+
+    def discard(self, identifiers: Sequence[str]) -> int:
+        """Give instances up, so that their files may be deleted; returns how many.
+
+        Raises:
+            RefusedError: none of them is quarantined.
+            peewee.PeeweeException: the ledger does not answer.
+        """
+        found = self._find(identifiers)
+        state = advance(InstanceState.QUARANTINED, InstanceState.DISCARDED)
+        with self._ledger.transaction():
+            for some in _pages(found):
+                Instance.update(state=state).where(Instance.identifier.in_(some)).execute()
+        self._asker.answered(found)
+        return len(found)
+
+    def _find(self, identifiers: Sequence[str]) -> list[str]:
+        found = []
+        for some in _pages(identifiers):
+            query = Instance.select(Instance.identifier).where(
+                Instance.identifier.in_(some) & (Instance.state == InstanceState.QUARANTINED)
+            )
+            found += [row[0] for row in tuples(query)]
+        if not found:
+            raise RefusedError(
+                f"no instance is quarantined under {', '.join(identifiers[:3]) or 'no identifier'}: "
+                "see `dicom-adapter quarantine list`"
+            )
+        return found
+
+
+def _pages(identifiers: Sequence[str]) -> list[Sequence[str]]:
+    return [identifiers[start : start + PAGE_ROWS] for start in range(0, len(identifiers), PAGE_ROWS)]

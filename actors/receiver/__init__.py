@@ -1,0 +1,1 @@
+"""Storage and Verification SCP: from an association to instances in the spool."""

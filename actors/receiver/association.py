@@ -1,0 +1,458 @@
+"""One connection as the acceptor's state machine, with every deadline that a peer must keep (PS3.8 §9.2).
+
+What arrives goes through the walker; PDUs other than P-DATA-TF come back here and are looked up in one table of
+transitions. A P-DATA-TF's fragments go to the association's service. An idle association costs one timer.
+"""
+
+import contextlib
+import enum
+import select
+import socket
+import time
+from collections.abc import Callable, Mapping
+
+from actors.receiver.admission import NamesNeeded, Refused, normalize_address
+from actors.receiver.file_meta import presentation_address
+from actors.receiver.negotiation import (
+    APPLICATION_CONTEXT,
+    Proposal,
+    decode_request,
+    encode_acceptance,
+    negotiate,
+)
+from actors.receiver.pdu import (
+    RELEASE_RP,
+    AbortReason,
+    PduType,
+    PduWalker,
+    ProtocolError,
+    Rejection,
+    encode_abort,
+    encode_rejection,
+)
+from actors.receiver.service import Service, StorageContext
+from actors.receiver.shared import Shared
+from protocol.access import AeTitleRule
+from protocol.board import Intake, host_key
+from protocol.spool import new_association_id
+
+_ARTIM_SECONDS = 2.0  # for the peer to close, after the last PDU of an association
+_NAMES_SECONDS = 3.0  # for the name server, while a peer waits for its answer
+_SHORT_PDU_BYTES = 4  # A-RELEASE-RQ, A-ABORT
+_TITLES_BYTES = 68
+_RELEASED = "released"
+
+
+class State(enum.Enum):
+    """PS3.8 §9.2.1, as far as an acceptor without delays of its own needs them."""
+
+    AWAITING_REQUEST = "Sta2"
+    AWAITING_ADMISSION = "Sta3"
+    ESTABLISHED = "Sta6"
+    RELEASING = "Sta8"  # the peer wants to go; answers are still to be sent
+    AWAITING_CLOSE = "Sta13"
+    CLOSED = "Sta1"
+
+
+class Association:
+    """A connection, and what it becomes.
+
+    Args:
+        shared: of this process.
+        connection: accepted, not blocking.
+        peer: its address as `accept` gave it.
+        closed: called once, when the connection is gone.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        connection: socket.socket,
+        peer: tuple[str, int],
+        closed: Callable[["Association"], None],
+    ) -> None:
+        self._shared = shared
+        self._limits = shared.settings.dicom.scp.limits
+        self._socket = connection
+        self._receive_into = connection.recv_into
+        self._host = normalize_address(peer[0])
+        self._peer = presentation_address(self._host, peer[1]).removeprefix("dicom://")
+        self._closed = closed
+        self.state = State.AWAITING_REQUEST
+        self._walker = PduWalker(self)
+        self._pdus = 0
+        self._timed_pdu = 0
+        self._out = bytearray()
+        self._lost = ""
+        self._feeding = False
+        self._slot: int | None = None
+        self._service: Service | None = None
+        self._identifier = ""
+        self._titles = ("", "")
+        self._proposal: Proposal | None = None
+        self._started = time.monotonic()
+        self._deadline = self._started + self._limits.first_bytes_seconds
+        self._timer = shared.loop.at(self._deadline, self._time_is_up)
+        shared.loop.watch(connection.fileno(), self._ready)
+
+    @property
+    def associated(self) -> bool:
+        """Whether it holds an association slot."""
+        return self._slot is not None
+
+    def cut(self) -> None:
+        """End it when that breaks no object in two; the process calls it again after each answer."""
+        if self.state is State.AWAITING_REQUEST and self._walker.between_pdus:
+            self._close("this receiver ends")
+        elif self.state is State.ESTABLISHED and self._between_objects():
+            self._abort(None, "this receiver ends")
+
+    def end(self) -> None:
+        """End it now."""
+        if self.state in (State.ESTABLISHED, State.RELEASING):
+            self._abort(None, "this receiver ends")
+        self._close("this receiver ends")
+
+    # The socket.
+
+    def _ready(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._send_more()
+        if events & ~select.EPOLLOUT and self.state is not State.CLOSED:
+            self._receive()
+
+    def _receive(self) -> None:
+        buffer = self._shared.buffer
+        try:
+            # A sender with Nagle's algorithm on waits for our acknowledgement; the option does not stick.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            count = self._receive_into(buffer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._close(f"connection lost ({error.strerror})")
+            return
+        if not count:
+            self._close("closed by the peer without release" if self._service else "closed by the peer")
+            return
+        if self.state is State.AWAITING_CLOSE:
+            return
+        self._feeding = True
+        try:
+            self._walker.feed(buffer[:count])
+            if self._service is not None:
+                self._service.flush()
+        except ProtocolError as error:
+            self._abort_for(error)
+        finally:
+            self._feeding = False
+        self._settle()
+
+    def _settle(self) -> None:
+        """After anything was received or answered: what is due, and until when the peer has time."""
+        state = self.state
+        if self._lost and state is not State.CLOSED:
+            self._close(self._lost)
+            return
+        if state is State.ESTABLISHED:
+            if self._walker.between_pdus:
+                if self._shared.cutting:
+                    self.cut()
+                if not self._out:
+                    self._expect(self._limits.idle_seconds)
+            elif self._timed_pdu != self._pdus and not self._out:
+                self._expect(self._limits.pdu_seconds)
+            self._timed_pdu = self._pdus
+        elif state is State.RELEASING and self._service is not None and not self._service.outstanding:
+            self._send(RELEASE_RP)
+            self._conclude(_RELEASED)
+
+    def _send(self, data: bytes) -> None:
+        if self._lost or self.state is State.CLOSED:
+            return
+        if self._out:
+            self._out += data
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._lost = f"connection lost ({error.strerror})"
+            return
+        if sent < len(data):
+            self._out += data[sent:]
+            # Nothing more is read from a peer that does not read.
+            self._shared.loop.rewatch(self._socket.fileno(), select.EPOLLOUT)
+            self._expect(self._limits.write_seconds)
+
+    def _send_more(self) -> None:
+        try:
+            del self._out[: self._socket.send(self._out)]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._close(f"connection lost ({error.strerror})")
+            return
+        if not self._out:
+            self._shared.loop.rewatch(self._socket.fileno(), select.EPOLLIN)
+            self._settle()
+
+    # Deadlines: the timer is set again only when it is due, or must come earlier.
+
+    def _expect(self, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
+        if self._deadline < self._timer.at:
+            self._timer.cancel()
+            self._timer = self._shared.loop.at(self._deadline, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        if time.monotonic() < self._deadline:
+            self._timer = self._shared.loop.at(self._deadline, self._time_is_up)
+        elif self.state is State.AWAITING_REQUEST:
+            self._close("no A-ASSOCIATE-RQ in time")  # ARTIM: AA-2
+        elif self.state is State.AWAITING_ADMISSION:
+            self._admit(last_word=True)
+        elif self.state is State.AWAITING_CLOSE:
+            self._close("")
+        elif self._out:
+            self._close("the peer does not read our answers")
+        elif self._service is not None and self._service.outstanding:
+            # It waits for our disk, not we for it.
+            self._timer = self._shared.loop.after(self._limits.idle_seconds, self._time_is_up)
+        elif self._walker.between_pdus:
+            self._abort(AbortReason.NOT_SPECIFIED, f"idle for {self._limits.idle_seconds:g} s")
+        else:
+            self._abort(AbortReason.NOT_SPECIFIED, f"a PDU took longer than {self._limits.pdu_seconds:g} s")
+
+    # What the walker finds.
+
+    def pdu_begins(self, kind: int, length: int) -> None:
+        """Refuse what does not belong here, or is too long, before it is collected."""
+        self._pdus += 1
+        if kind == PduType.P_DATA_TF and self.state is State.ESTABLISHED:
+            if length > self._limits.max_pdu_bytes:
+                raise ProtocolError(AbortReason.INVALID_PARAMETER, "P-DATA-TF longer than announced")
+            return
+        if (self.state, kind) not in _TRANSITIONS:
+            known = PduType.A_ASSOCIATE_RQ <= kind <= PduType.A_ABORT
+            what = f"{PduType(kind).name} in {self.state.value}" if known else f"unknown PDU type 0x{kind:02X}"
+            raise ProtocolError(AbortReason.UNEXPECTED_PDU if known else AbortReason.UNRECOGNIZED_PDU, what)
+        if kind == PduType.A_ASSOCIATE_RQ:
+            if not _TITLES_BYTES <= length <= self._limits.max_associate_bytes:
+                raise ProtocolError(AbortReason.INVALID_PARAMETER, f"A-ASSOCIATE-RQ of {length} bytes")
+        elif length != _SHORT_PDU_BYTES:
+            raise ProtocolError(AbortReason.INVALID_PARAMETER, f"{PduType(kind).name} of {length} bytes")
+
+    def pdu(self, kind: int, body: bytes) -> bool:
+        """Take the transition; what follows is of interest as long as the association is."""
+        _TRANSITIONS[self.state, kind](self, body)
+        return self.state not in (State.AWAITING_CLOSE, State.CLOSED)
+
+    def fragment_begins(self, context_id: int, control: int) -> None:
+        """See `Service`."""
+        assert self._service
+        self._service.fragment_begins(context_id, control)
+
+    def fragment(self, data: memoryview) -> None:
+        """See `Service`."""
+        assert self._service
+        self._service.fragment(data)
+
+    def message_ends(self) -> None:
+        """See `Service`."""
+        assert self._service
+        self._service.message_ends()
+
+    # Transitions.
+
+    def _take_request(self, body: bytes) -> None:
+        """Sta2, A-ASSOCIATE-RQ: AE-6."""
+        self._proposal = decode_request(body)
+        self._titles = (self._proposal.calling, self._proposal.called)
+        self._admit(last_word=False)
+
+    def _admit(self, *, last_word: bool) -> None:
+        proposal, scp = self._proposal, self._shared.settings.dicom.scp
+        assert proposal
+        if not proposal.protocol_version & 1:
+            self._reject(Rejection.PROTOCOL_VERSION, "protocol version 1 is not offered")
+            return
+        if proposal.application_context != APPLICATION_CONTEXT:
+            self._reject(Rejection.APPLICATION_CONTEXT, "another application context than DICOM's")
+            return
+        outcome = self._shared.admission.decide(
+            called=proposal.called,
+            calling=proposal.calling,
+            host=self._host,
+            any_source=not scp.reject_unknown_sources,
+            last_word=last_word,
+        )
+        if isinstance(outcome, NamesNeeded):
+            self.state = State.AWAITING_ADMISSION
+            self._shared.loop.rewatch(self._socket.fileno(), 0)
+            self._expect(_NAMES_SECONDS)
+            self._shared.names.refresh(outcome.names, self._names_refreshed)
+        elif isinstance(outcome, Refused):
+            self._reject(outcome.rejection, outcome.reason, outcome.hint)
+        elif proposal.verification_only and not scp.verification.enabled:
+            self._reject(Rejection.APPLICATION_CONTEXT, "Verification is off (dicom.scp.verification.enabled)")
+        elif proposal.storage_only and self._shared.board.intake != Intake.OPEN:
+            self._reject(Rejection.TEMPORARY_CONGESTION, "no space for what would be stored")
+        else:
+            self._slot = self._shared.row.claim_slot(
+                host_key(self._host), scp.maximum_number_of_associations, scp.maximum_associations_per_host
+            )
+            if self._slot is None:
+                self._reject(Rejection.LOCAL_LIMIT_EXCEEDED, "the maximum number of associations is reached")
+            else:
+                self._accept(proposal, outcome.rule)
+
+    def _names_refreshed(self) -> None:
+        if self.state is State.AWAITING_ADMISSION:
+            self._admit(last_word=True)
+            self._settle()
+
+    def _accept(self, proposal: Proposal, rule: AeTitleRule) -> None:
+        """Sta3, A-ASSOCIATE response primitive (accept): AE-7."""
+        scp = self._shared.settings.dicom.scp
+        agreement = negotiate(proposal, scp.verification.transfer_syntaxes if scp.verification.enabled else ())
+        local_host, local_port = self._socket.getsockname()[:2]
+        local = presentation_address(normalize_address(local_host), local_port)
+        self._identifier = new_association_id()
+        self._service = Service(
+            self._shared,
+            association=self._identifier,
+            contexts={
+                context_id: StorageContext(context, proposal.calling, proposal.called, f"dicom://{self._peer}", local)
+                for context_id, context in agreement.contexts.items()
+            },
+            ignored=rule.ignored_sop_classes,
+            peer=self._host,
+            peer_max_pdu_bytes=proposal.max_pdu_bytes,
+            send=self._answer,
+        )
+        if self.state is State.AWAITING_ADMISSION:
+            self._shared.loop.rewatch(self._socket.fileno(), select.EPOLLIN)
+        self.state = State.ESTABLISHED
+        self._send(encode_acceptance(proposal, agreement, self._limits.max_pdu_bytes))
+        self._proposal = None
+        self._shared.log.info(
+            "association_accepted",
+            association=self._identifier,
+            peer=self._peer,
+            calling=proposal.calling,
+            called=proposal.called,
+            contexts=f"{len(agreement.contexts)}/{len(agreement.results)}",
+            implementation=proposal.implementation,
+        )
+
+    def _reject(self, rejection: Rejection, reason: str, hint: str = "") -> None:
+        """Sta3, A-ASSOCIATE response primitive (reject): AE-8."""
+        told = {"hint": hint} if hint else {}
+        calling, called = self._titles
+        self._shared.repeats.add(
+            "association_rejected", self._host, calling=calling, called=called, reason=reason, **told
+        )
+        self._send(encode_rejection(rejection))
+        self._conclude("")
+        self._half_close()
+
+    def _release(self, _: bytes) -> None:
+        """Sta6, A-RELEASE-RQ: AR-2; the response waits for what is still to be answered."""
+        assert self._service
+        self.state = State.RELEASING
+        if not self._service.outstanding:
+            # An object that had begun is none.
+            self._send(RELEASE_RP)
+            self._conclude(_RELEASED)
+
+    def _peer_aborts(self, _: bytes) -> None:
+        """Any state, A-ABORT: AA-3, AA-2."""
+        self._close("aborted by the peer")
+
+    # The end.
+
+    def _answer(self, data: bytes) -> None:
+        """Send a response of the service, which may come at any time."""
+        self._send(data)
+        if not self._feeding:
+            self._settle()
+
+    def _between_objects(self) -> bool:
+        return self._service is not None and self._service.between_messages and self._walker.between_pdus
+
+    def _abort_for(self, error: ProtocolError) -> None:
+        """AA-1 while there is no association, else AA-8."""
+        self._abort(None if self.state is State.AWAITING_REQUEST else error.reason, str(error))
+
+    def _abort(self, reason: AbortReason | None, what: str) -> None:
+        self._send(encode_abort(reason))
+        self._conclude(f"aborted: {what}")
+        self._half_close()
+
+    def _half_close(self) -> None:
+        """Show the peer that nothing follows."""
+        if not self._out and self.state is State.AWAITING_CLOSE:
+            with contextlib.suppress(OSError):  # it may be gone already
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def _conclude(self, how: str) -> None:
+        """The last PDU was sent: give the slot back, and let the peer close, or we destroy what it has not read."""
+        if self._lost:
+            self._close(self._lost)
+            return
+        if self.state is State.AWAITING_ADMISSION:
+            self._shared.loop.rewatch(self._socket.fileno(), select.EPOLLIN)
+        self._over(how)
+        self.state = State.AWAITING_CLOSE
+        self._expect(_ARTIM_SECONDS)
+
+    def _close(self, how: str) -> None:
+        if self.state is State.CLOSED:
+            return
+        self._over(how)
+        self.state = State.CLOSED
+        self._timer.cancel()
+        self._shared.loop.unwatch(self._socket.fileno())
+        self._socket.close()
+        self._closed(self)
+
+    def _over(self, how: str) -> None:
+        """Whatever this was, it is over: nothing stays in transit, no slot is held, and one line tells of it."""
+        if self.state is State.AWAITING_CLOSE:
+            return
+        service, calling, called = self._service, *self._titles
+        if service is None:
+            if how:
+                self._shared.repeats.add("connection_ended", self._host, reason=how)
+            return
+        service.close()
+        if self._slot is not None:
+            self._shared.row.free_slot(self._slot)
+            self._slot = None
+        write = self._shared.log.info if how == _RELEASED else self._shared.log.warning
+        write(
+            "association_ended",
+            association=self._identifier,
+            peer=self._peer,
+            calling=calling,
+            called=called,
+            how=how,
+            stored=service.stored,
+            bytes=service.stored_bytes,
+            failed=service.failed,
+            ignored=service.ignored,
+            echoed=service.echoed,
+            seconds=round(time.monotonic() - self._started, 3),
+        )
+
+
+_TRANSITIONS: Mapping[tuple[State, int], Callable[[Association, bytes], None]] = {
+    (State.AWAITING_REQUEST, PduType.A_ASSOCIATE_RQ): Association._take_request,
+    (State.AWAITING_REQUEST, PduType.A_ABORT): Association._peer_aborts,
+    (State.ESTABLISHED, PduType.A_RELEASE_RQ): Association._release,
+    (State.ESTABLISHED, PduType.A_ABORT): Association._peer_aborts,
+    (State.RELEASING, PduType.A_ABORT): Association._peer_aborts,
+}
+"""Everything else that is not P-DATA-TF in Sta6 is answered by A-ABORT: AA-1 in Sta2, AA-8 later."""

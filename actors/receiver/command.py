@@ -1,0 +1,150 @@
+"""Command sets of DIMSE messages: reading the requests, writing the responses (PS3.7 §6.3, §9.3, annex E).
+
+They are implicit VR little endian and short; of a request only what a Storage or Verification SCP needs is kept.
+"""
+
+import enum
+import re
+import struct
+
+_ELEMENT = struct.Struct("<HHI")
+_US = struct.Struct("<HHIH")
+_UL = struct.Struct("<HHII")
+_VALUE = struct.Struct("<H")
+
+_NO_DATASET = 0x0101
+_RESPONSE = 0x8000
+_LONGEST_COMMENT = 64  # LO
+
+# Elements of group 0000.
+_AFFECTED_SOP_CLASS, _COMMAND_FIELD, _MESSAGE_ID, _DATASET_TYPE = 0x0002, 0x0100, 0x0110, 0x0800
+_RESPONDED_TO, _STATUS, _ERROR_COMMENT, _AFFECTED_SOP_INSTANCE = 0x0120, 0x0900, 0x0902, 0x1000
+_REQUESTED_SOP_CLASS = 0x0003
+
+# PS3.5 §9.1, except that leading zeros of a component are taken, as devices send them.
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+_LONGEST_UID = 64
+
+
+class CommandField(enum.IntEnum):
+    """PS3.7 §E.1-1, as far as it is looked at."""
+
+    C_STORE_RQ = 0x0001
+    C_ECHO_RQ = 0x0030
+    C_CANCEL_RQ = 0x0FFF
+
+
+class Status(enum.IntEnum):
+    """PS3.7 annex C, PS3.4 §B.2.3."""
+
+    SUCCESS = 0x0000
+    INVALID_SOP_INSTANCE = 0x0117
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    UNRECOGNIZED_OPERATION = 0x0211
+    OUT_OF_RESOURCES = 0xA700
+    DATASET_DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+
+
+class UnreadableCommandError(Exception):
+    """A command set that cannot be answered, since it does not even say what it is."""
+
+
+class Command:
+    """What a request says.
+
+    Args:
+        field: command field.
+        message_id: to be repeated in the response.
+        has_dataset: whether a dataset follows.
+        sop_class: affected (or requested) SOP Class UID; "" when absent.
+        sop_instance: affected SOP Instance UID; "" when absent.
+    """
+
+    __slots__ = ("field", "has_dataset", "message_id", "sop_class", "sop_instance")
+
+    def __init__(self, field: int, message_id: int, has_dataset: bool, sop_class: str, sop_instance: str) -> None:
+        self.field = field
+        self.message_id = message_id
+        self.has_dataset = has_dataset
+        self.sop_class = sop_class
+        self.sop_instance = sop_instance
+
+
+def parse_command(data: bytes) -> Command:
+    """Read a command set.
+
+    Raises:
+        UnreadableCommandError: it is no sequence of elements of group 0000, or lacks what tells how to answer.
+    """
+    values: dict[int, bytes] = {}
+    at, end = 0, len(data)
+    while at < end:
+        if end - at < 8:
+            raise UnreadableCommandError("cut short")
+        group, element, length = _ELEMENT.unpack_from(data, at)
+        at += 8
+        if group or length > end - at:
+            raise UnreadableCommandError("an element is of another group, or longer than what is left")
+        values[element] = data[at : at + length]
+        at += length
+    try:
+        field, message_id, dataset_type = (
+            _VALUE.unpack(values[element])[0] for element in (_COMMAND_FIELD, _MESSAGE_ID, _DATASET_TYPE)
+        )
+    except (KeyError, struct.error):
+        raise UnreadableCommandError("command field, message ID or dataset type is missing") from None
+    if field & _RESPONSE:
+        raise UnreadableCommandError("a response, where nothing was asked")
+    sop_class = values.get(_AFFECTED_SOP_CLASS) or values.get(_REQUESTED_SOP_CLASS, b"")
+    return Command(
+        field,
+        message_id,
+        dataset_type != _NO_DATASET,
+        uid_text(sop_class),
+        uid_text(values.get(_AFFECTED_SOP_INSTANCE, b"")),
+    )
+
+
+def uid_text(value: bytes) -> str:
+    """A UID without its padding, which some devices make of spaces; every byte is kept as one character."""
+    return value.rstrip(b"\0 ").decode("latin-1")
+
+
+def is_uid(text: str) -> bool:
+    """Whether this can be a UID: digits and dots, at most 64 of them (PS3.5 §9.1)."""
+    return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
+
+
+def encode_response(command: Command, status: int, comment: str = "") -> bytes:
+    """The response to a request.
+
+    Args:
+        command: the request.
+        status: PS3.7 annex C.
+        comment: why it failed, without anything that the peer wrote.
+    """
+    parts = [
+        _ui(_AFFECTED_SOP_CLASS, command.sop_class),
+        _US.pack(0, _COMMAND_FIELD, 2, command.field | _RESPONSE),
+        _US.pack(0, _RESPONDED_TO, 2, command.message_id),
+        _US.pack(0, _DATASET_TYPE, 2, _NO_DATASET),
+        _US.pack(0, _STATUS, 2, status),
+    ]
+    if comment:
+        text = comment[:_LONGEST_COMMENT].encode("ascii")
+        text += b" " * (len(text) % 2)
+        parts.append(_ELEMENT.pack(0, _ERROR_COMMENT, len(text)) + text)
+    if command.field == CommandField.C_STORE_RQ:
+        parts.append(_ui(_AFFECTED_SOP_INSTANCE, command.sop_instance))
+    body = b"".join(parts)
+    return _UL.pack(0, 0, 4, len(body)) + body
+
+
+def _ui(element: int, uid: str) -> bytes:
+    """A UID's element; nothing when there is none, or what came was none: it is not thrown back."""
+    if not is_uid(uid):
+        return b""
+    value = uid.encode("ascii")
+    value += b"\0" * (len(value) % 2)
+    return _ELEMENT.pack(0, element, len(value)) + value

@@ -1,0 +1,317 @@
+"""From an A-ASSOCIATE-RQ to an A-ASSOCIATE-AC: what is proposed, what of it is accepted (PS3.8 §9.3.2, §9.3.3).
+
+pynetdicom is the codec of the user information. Presentation contexts are walked here, in their bounds: there are up
+to 128 of them in every request of some senders, and the codec takes 20 ms for these, in which nothing else is received.
+The choice among them is ours too, since storage takes any transfer syntax.
+"""
+
+import re
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.uid import UID
+from pynetdicom.pdu_items import (
+    PDU_ITEM_TYPES,
+    AsynchronousOperationsWindowSubItem,
+    ImplementationClassUIDSubItem,
+    ImplementationVersionNameSubItem,
+    MaximumLengthSubItem,
+    SCP_SCU_RoleSelectionSubItem,
+    UserInformationItem,
+)
+
+from actors.receiver.command import is_uid
+from actors.receiver.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from actors.receiver.pdu import AbortReason, PduType, ProtocolError
+from actors.receiver.sop_classes import VERIFICATION, is_storage
+
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+_ACCEPTED, _USER_REJECTION, _ABSTRACT_SYNTAX_REFUSED, _TRANSFER_SYNTAXES_REFUSED = 0, 1, 3, 4
+
+_ITEM = struct.Struct(">BxH")
+_CONTEXT_RESULT = struct.Struct(">BxHBxBx")
+_PDU_START = struct.Struct(">BxIHxx")
+_FIXED_LENGTH = 68  # protocol version, titles, reserved
+# Types of items (PS3.8 §9.3.2, annex D).
+_APPLICATION_CONTEXT, _CONTEXT_RQ, _CONTEXT_AC, _USER_INFORMATION = 0x10, 0x20, 0x21, 0x50
+_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
+_USED_SUB_ITEMS = frozenset((0x51, 0x52, 0x53, 0x54, 0x55))
+_MOST_CONTEXTS = 128  # the odd numbers below 256
+_MOST_SYNTAXES = 256  # of one context; the standard knows about 60
+_MOST_SUB_ITEMS = 512
+_AE_TITLE = re.compile(rb"[\x20-\x5b\x5d-\x7e]*")  # PS3.5 §6.2: no control characters, no backslash
+_SMALLEST_PDU = 128  # a peer that takes less cannot take a response in reasonable pieces
+
+
+@dataclass(frozen=True, slots=True)
+class ProposedContext:
+    """A presentation context as proposed."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What an A-ASSOCIATE-RQ says.
+
+    Args:
+        called, calling: AE titles without padding; "" when blank or not of an AE title's characters.
+        protocol_version: bit field (PS3.8 §9.3.2).
+        application_context: UID.
+        contexts: in the order of the request.
+        max_pdu_bytes: what the peer can take; 0 is no limit.
+        roles: SOP class to whether the peer wants to be its SCU, its SCP.
+        asynchronous: whether it wants to negotiate asynchronous operations.
+        implementation: the peer's implementation version name, or its class UID.
+        reserved: bytes that the answer repeats (titles and what follows them).
+    """
+
+    called: str
+    calling: str
+    protocol_version: int
+    application_context: str
+    contexts: tuple[ProposedContext, ...]
+    max_pdu_bytes: int
+    roles: dict[str, tuple[bool, bool]]
+    asynchronous: bool
+    implementation: str
+    reserved: bytes
+
+    @property
+    def verification_only(self) -> bool:
+        """Whether nothing but Verification is proposed."""
+        return all(context.abstract_syntax == VERIFICATION for context in self.contexts)
+
+    @property
+    def storage_only(self) -> bool:
+        """Whether no context is for Verification."""
+        return all(context.abstract_syntax != VERIFICATION for context in self.contexts)
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedContext:
+    """A presentation context that both sides may use."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntax: str
+
+
+@dataclass(slots=True)
+class Agreement:
+    """What of a proposal is accepted.
+
+    Args:
+        results: by context ID: result, and the transfer syntax that the answer names.
+        contexts: the accepted ones by their ID.
+    """
+
+    results: dict[int, tuple[int, str]] = field(default_factory=dict)
+    contexts: dict[int, AcceptedContext] = field(default_factory=dict)
+
+
+def decode_request(body: bytes) -> Proposal:
+    """Read an A-ASSOCIATE-RQ.
+
+    Args:
+        body: the PDU without its header of six bytes.
+
+    Raises:
+        ProtocolError: it cannot be understood, or proposes what cannot be answered.
+    """
+    if len(body) < _FIXED_LENGTH:
+        raise _invalid("A-ASSOCIATE-RQ cut short")
+    application_context = ""
+    contexts: list[ProposedContext] = []
+    user: list[Any] | None = None
+    for kind, start, stop in _items(body, _FIXED_LENGTH, len(body)):
+        if kind == _CONTEXT_RQ:
+            contexts.append(_context(body, start, stop))
+            if len(contexts) > _MOST_CONTEXTS:
+                raise _invalid("more than 128 presentation contexts")
+        elif kind == _APPLICATION_CONTEXT:
+            application_context = _uid(body[start:stop])
+        elif kind == _USER_INFORMATION:
+            user = _user_information(body, start, stop)
+    if user is None:
+        raise _invalid("no user information")
+    items = UserInformationItem()
+    items.user_data = user
+    proposal = Proposal(
+        called=_title(body[4:20]),
+        calling=_title(body[20:36]),
+        protocol_version=int.from_bytes(body[:2], "big"),
+        application_context=application_context,
+        contexts=tuple(contexts),
+        max_pdu_bytes=items.maximum_length or 0,
+        roles={str(uid): (bool(item.scu), bool(item.scp)) for uid, item in items.role_selection.items()},
+        asynchronous=items.async_ops_window is not None,
+        implementation=items.implementation_version_name or str(items.implementation_class_uid or ""),
+        reserved=body[4:_FIXED_LENGTH],
+    )
+    _check_contexts(proposal)
+    return proposal
+
+
+def _items(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Type, start and end of each item in a range; the reader ignores types that it does not know (PS3.8 §9.3.1)."""
+    while at < end:
+        if end - at < _ITEM.size:
+            raise _invalid("an item is cut short")
+        kind, length = _ITEM.unpack_from(body, at)
+        at += _ITEM.size
+        if length > end - at:
+            raise _invalid("an item is longer than what holds it")
+        yield kind, at, at + length
+        at += length
+
+
+def _invalid(what: str) -> ProtocolError:
+    return ProtocolError(AbortReason.INVALID_PARAMETER, f"A-ASSOCIATE-RQ: {what}")
+
+
+def _uid(value: bytes) -> str:
+    """A UID without the padding that it should not have (PS3.8 annex F)."""
+    return value.rstrip(b"\0 ").decode("latin-1")
+
+
+def _context(body: bytes, start: int, stop: int) -> ProposedContext:
+    """A presentation context item (PS3.8 §9.3.2.2)."""
+    if stop - start < 4:
+        raise _invalid("a presentation context is cut short")
+    abstract_syntax = ""
+    transfer_syntaxes: list[str] = []
+    for kind, from_, to in _items(body, start + 4, stop):
+        if kind == _TRANSFER_SYNTAX and to > from_:
+            transfer_syntaxes.append(_uid(body[from_:to]))
+            if len(transfer_syntaxes) > _MOST_SYNTAXES:
+                raise _invalid("too many transfer syntaxes")
+        elif kind == _ABSTRACT_SYNTAX:
+            abstract_syntax = _uid(body[from_:to])
+    return ProposedContext(body[start], abstract_syntax, tuple(transfer_syntaxes))
+
+
+def _user_information(body: bytes, start: int, stop: int) -> list[Any]:
+    """The sub-items that are used, decoded by pynetdicom (PS3.8 annex D, PS3.7 annex D.3.3)."""
+    decoded: list[Any] = []
+    for count, (kind, from_, to) in enumerate(_items(body, start, stop)):
+        if count >= _MOST_SUB_ITEMS:
+            raise _invalid("too many items of user information")
+        # What is not ASCII cannot be a UID or a name, and the codec would log it.
+        if kind not in _USED_SUB_ITEMS or (kind in (0x52, 0x55) and not body[from_:to].isascii()):
+            continue
+        item = PDU_ITEM_TYPES[kind]()
+        try:
+            if kind == 0x54 and not body[from_ + 2 : to - 2].isascii():
+                raise ValueError("no UID")
+            item.decode(body[from_ - _ITEM.size : to])
+        except Exception as error:  # the codec has no error of its own: it fails by whatever its fields fail by
+            raise _invalid(f"a sub-item of user information cannot be decoded ({type(error).__name__})") from error
+        decoded.append(item)
+    return decoded
+
+
+def _title(value: bytes) -> str:
+    """An AE title; leading and trailing spaces do not count (PS3.8 §9.3.2); some devices pad with NUL."""
+    value = value.rstrip(b"\0").strip(b" ")
+    return value.decode("ascii") if _AE_TITLE.fullmatch(value) else ""
+
+
+def _check_contexts(proposal: Proposal) -> None:
+    """Refuse what cannot be answered context by context (PS3.8 §9.3.2.2)."""
+    ids = [context.context_id for context in proposal.contexts]
+    if not ids:
+        wrong = "no presentation context is proposed"
+    elif len(set(ids)) < len(ids) or not all(context_id % 2 for context_id in ids):
+        wrong = "a presentation context ID is even or repeated"
+    elif not all(is_uid(context.abstract_syntax) for context in proposal.contexts):
+        wrong = "a presentation context has no abstract syntax"
+    elif not all(context.transfer_syntaxes for context in proposal.contexts):
+        wrong = "a presentation context has no transfer syntax"
+    elif 0 < proposal.max_pdu_bytes < _SMALLEST_PDU:
+        wrong = f"the peer takes PDUs of {proposal.max_pdu_bytes} bytes only"
+    else:
+        return
+    raise _invalid(wrong)
+
+
+def negotiate(proposal: Proposal, verification_syntaxes: Collection[str]) -> Agreement:
+    """Choose among what is proposed.
+
+    Storage takes the first transfer syntax of each context, whatever it is: the sender's own preference, and the
+    bytes are kept as they come.
+
+    Args:
+        proposal: of the peer.
+        verification_syntaxes: transfer syntaxes for C-ECHO; empty when Verification is not offered.
+    """
+    agreement = Agreement()
+    for context in proposal.contexts:
+        abstract = context.abstract_syntax
+        syntaxes = [syntax for syntax in context.transfer_syntaxes if is_uid(syntax)]
+        result = _ACCEPTED
+        if abstract == VERIFICATION and verification_syntaxes:
+            syntaxes = [syntax for syntax in syntaxes if syntax in verification_syntaxes]
+        elif abstract == VERIFICATION or not is_storage(abstract):
+            result = _ABSTRACT_SYNTAX_REFUSED
+        if result == _ACCEPTED and not syntaxes:
+            result = _TRANSFER_SYNTAXES_REFUSED
+        if result == _ACCEPTED and not proposal.roles.get(abstract, (True, False))[0]:
+            result = _USER_REJECTION  # the peer will not be an SCU, and we are none
+        # The syntax of a context that is not accepted is not significant (PS3.8 §9.3.3.2), but some want one.
+        chosen = (syntaxes or list(context.transfer_syntaxes))[0]
+        agreement.results[context.context_id] = (result, chosen)
+        if result == _ACCEPTED:
+            agreement.contexts[context.context_id] = AcceptedContext(context.context_id, abstract, chosen)
+    return agreement
+
+
+def encode_acceptance(proposal: Proposal, agreement: Agreement, max_pdu_bytes: int) -> bytes:
+    """The A-ASSOCIATE-AC.
+
+    Args:
+        proposal: what it answers.
+        agreement: the results.
+        max_pdu_bytes: the longest PDU that we take.
+    """
+    parts = [_item(_APPLICATION_CONTEXT, APPLICATION_CONTEXT.encode("ascii"))]
+    for context_id, (result, transfer_syntax) in agreement.results.items():
+        syntax = _item(_TRANSFER_SYNTAX, transfer_syntax.encode("ascii", "replace"))
+        parts += (_CONTEXT_RESULT.pack(_CONTEXT_AC, len(syntax) + 4, context_id, result), syntax)
+    user = UserInformationItem()
+    user.user_data = list(_user_items(proposal, max_pdu_bytes))
+    parts.append(user.encode())
+    items = b"".join(parts)
+    # Titles and what follows them are sent back as they came (PS3.8 §9.3.3).
+    return _PDU_START.pack(PduType.A_ASSOCIATE_AC, _FIXED_LENGTH + len(items), 1) + proposal.reserved + items
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return _ITEM.pack(kind, len(value)) + value
+
+
+def _user_items(proposal: Proposal, max_pdu_bytes: int) -> Iterator[Any]:
+    longest = MaximumLengthSubItem()
+    longest.maximum_length_received = max_pdu_bytes
+    yield longest
+    implementation = ImplementationClassUIDSubItem()
+    implementation.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    yield implementation
+    if proposal.asynchronous:
+        window = AsynchronousOperationsWindowSubItem()
+        window.maximum_number_operations_invoked = 1
+        window.maximum_number_operations_performed = 1
+        yield window
+    for sop_class, (scu, _) in proposal.roles.items():
+        role = SCP_SCU_RoleSelectionSubItem()
+        role.sop_class_uid = UID(sop_class)
+        role.scu_role = int(scu)
+        role.scp_role = 0
+        yield role
+    version = ImplementationVersionNameSubItem()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    yield version

@@ -1,0 +1,212 @@
+"""The upper layer's PDUs as bytes: a walker over what a socket delivers, and the short PDUs that are sent (PS3.8 §9.3).
+
+The walker is the first thing on the way of a received object. It works in place on the process's one receive buffer:
+fragments of presentation data values (PDV) are handed on as slices of it, and between two receives it keeps nothing
+but counters and at most five bytes of a header.
+"""
+
+import enum
+import struct
+from typing import Protocol
+
+_PDU_HEADER = struct.Struct(">BxI")
+_PDV_HEADER = struct.Struct(">IBB")
+_HEADER_LENGTH = 6  # of both
+_SHORT = struct.Struct(">BxIxBBB")
+
+IS_COMMAND = 0x01
+IS_LAST = 0x02
+
+RELEASE_RP = struct.pack(">BxI4x", 0x06, 4)
+
+
+class PduType(enum.IntEnum):
+    """PS3.8 §9.3.1."""
+
+    A_ASSOCIATE_RQ = 0x01
+    A_ASSOCIATE_AC = 0x02
+    A_ASSOCIATE_RJ = 0x03
+    P_DATA_TF = 0x04
+    A_RELEASE_RQ = 0x05
+    A_RELEASE_RP = 0x06
+    A_ABORT = 0x07
+
+
+class AbortReason(enum.IntEnum):
+    """Reasons of the service provider (PS3.8 §9.3.8)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNRECOGNIZED_PARAMETER = 4
+    UNEXPECTED_PARAMETER = 5
+    INVALID_PARAMETER = 6
+
+
+class Rejection(enum.Enum):
+    """Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 §9.3.4)."""
+
+    APPLICATION_CONTEXT = (1, 1, 2)
+    CALLING_AE_TITLE = (1, 1, 3)
+    CALLED_AE_TITLE = (1, 1, 7)
+    PROTOCOL_VERSION = (1, 2, 2)
+    TEMPORARY_CONGESTION = (2, 3, 1)
+    LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+
+
+class ProtocolError(Exception):
+    """What a peer sent breaks the protocol: its association is aborted.
+
+    Args:
+        reason: goes into the A-ABORT.
+        what: a few words for the log, without anything that the peer wrote.
+    """
+
+    def __init__(self, reason: AbortReason, what: str) -> None:
+        super().__init__(what)
+        self.reason = reason
+
+
+def encode_rejection(rejection: Rejection) -> bytes:
+    """An A-ASSOCIATE-RJ PDU."""
+    result, source, reason = rejection.value
+    return _SHORT.pack(PduType.A_ASSOCIATE_RJ, 4, result, source, reason)
+
+
+def encode_abort(reason: AbortReason | None) -> bytes:
+    """An A-ABORT PDU; None makes it one of the service user."""
+    source = 0 if reason is None else 2
+    return _SHORT.pack(PduType.A_ABORT, 4, 0, source, reason or 0)
+
+
+def encode_command(context_id: int, command: bytes, max_pdu_bytes: int) -> bytes:
+    """A command set in as many P-DATA-TF PDUs as the peer's maximum wants (PS3.8 §9.3.5, annex E).
+
+    Args:
+        context_id: presentation context.
+        command: the encoded command set.
+        max_pdu_bytes: the peer's maximum length of a PDU's variable field; 0 is no limit.
+    """
+    size = len(command)
+    if not max_pdu_bytes or size + _HEADER_LENGTH <= max_pdu_bytes:
+        pdu = _PDU_HEADER.pack(PduType.P_DATA_TF, size + _HEADER_LENGTH)
+        return pdu + _PDV_HEADER.pack(size + 2, context_id, IS_COMMAND | IS_LAST) + command
+    step = max_pdu_bytes - _HEADER_LENGTH
+    pdus = []
+    for start in range(0, size, step):
+        piece = command[start : start + step]
+        control = IS_COMMAND | (IS_LAST if start + step >= size else 0)
+        pdus.append(_PDU_HEADER.pack(PduType.P_DATA_TF, len(piece) + _HEADER_LENGTH))
+        pdus.append(_PDV_HEADER.pack(len(piece) + 2, context_id, control) + piece)
+    return b"".join(pdus)
+
+
+class Upper(Protocol):
+    """What the walker reports to; each method may raise `ProtocolError`."""
+
+    def pdu_begins(self, kind: int, length: int) -> None:
+        """A PDU's header was read; refuse here what must not even be collected."""
+
+    def pdu(self, kind: int, body: bytes) -> bool:
+        """A whole PDU other than P-DATA-TF, without its header; False when what follows is of no interest."""
+
+    def fragment_begins(self, context_id: int, control: int) -> None:
+        """A PDV's header was read."""
+
+    def fragment(self, data: memoryview) -> None:
+        """Some of a PDV's bytes; the slice holds until the current receive has been walked."""
+
+    def message_ends(self) -> None:
+        """The last fragment of a command set or dataset is complete."""
+
+
+class PduWalker:
+    """Walks the PDUs of one connection, in whatever pieces they come.
+
+    Args:
+        upper: what is told of them.
+    """
+
+    __slots__ = ("_body", "_carry", "_fragment_left", "_is_last", "_kind", "_pdu_left", "_upper")
+
+    def __init__(self, upper: Upper) -> None:
+        self._upper = upper
+        self._carry = b""  # the beginning of a header
+        self._kind = 0
+        self._pdu_left = 0  # of the PDU, behind what was read
+        self._fragment_left = 0  # of the PDV's fragment; counted in `_pdu_left` no more
+        self._is_last = False
+        self._body: bytearray | None = None  # of a PDU other than P-DATA-TF
+
+    @property
+    def between_pdus(self) -> bool:
+        """Whether no PDU has begun that is not complete."""
+        return not (self._pdu_left or self._fragment_left or self._carry or self._body is not None)
+
+    def feed(self, data: memoryview) -> None:
+        """Walk what was received.
+
+        Raises:
+            ProtocolError: it breaks the protocol; nothing may be fed after it.
+        """
+        at, end = 0, len(data)
+        upper = self._upper
+        while True:
+            if self._fragment_left:
+                stop = at + self._fragment_left
+                if stop > end:
+                    if end > at:
+                        upper.fragment(data[at:end])
+                        self._fragment_left = stop - end
+                    return
+                self._fragment_left = 0
+                upper.fragment(data[at:stop])
+                at = stop
+                if self._is_last:
+                    upper.message_ends()
+            elif self._body is not None:
+                taken = min(self._pdu_left, end - at)
+                self._body += data[at : at + taken]
+                self._pdu_left -= taken
+                at += taken
+                if self._pdu_left:
+                    return
+                body, self._body = bytes(self._body), None
+                if not upper.pdu(self._kind, body):
+                    return
+            missing = _HEADER_LENGTH - len(self._carry)
+            if end - at < missing:
+                self._carry += bytes(data[at:end])
+                return
+            if self._carry:
+                header, start = self._carry + bytes(data[at : at + missing]), 0
+                self._carry = b""
+                self._header(memoryview(header), start)
+            else:
+                self._header(data, at)
+            at += missing
+
+    def _header(self, data: memoryview, at: int) -> None:
+        if self._pdu_left:
+            self._pdv_header(data, at)
+        else:
+            kind, length = _PDU_HEADER.unpack_from(data, at)
+            self._upper.pdu_begins(kind, length)
+            self._pdu_left = length
+            self._kind = kind
+            if kind != PduType.P_DATA_TF:
+                self._body = bytearray()
+            elif length < _HEADER_LENGTH:
+                raise ProtocolError(AbortReason.INVALID_PARAMETER, "P-DATA-TF without a whole PDV")
+
+    def _pdv_header(self, data: memoryview, at: int) -> None:
+        length, context_id, control = _PDV_HEADER.unpack_from(data, at)
+        left = self._pdu_left - 4 - length
+        if length < 2 or left < 0 or 0 < left < _HEADER_LENGTH:
+            raise ProtocolError(AbortReason.INVALID_PARAMETER, "PDV length does not fit its PDU")
+        self._pdu_left = left
+        self._fragment_left = length - 2
+        self._is_last = bool(control & IS_LAST)
+        self._upper.fragment_begins(context_id, control)
+        if self._is_last and not self._fragment_left:
+            self._upper.message_ends()

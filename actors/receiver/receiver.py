@@ -1,0 +1,203 @@
+"""The receiver: Storage and Verification SCP on the DICOM port, one of several processes that share it.
+
+One event loop; each association is a small state machine in it. What it stores is announced to the extractors;
+nothing else of the gateway is needed to receive.
+"""
+
+import contextlib
+import errno
+import socket
+import threading
+from functools import partial
+
+from actors.actor import Actor
+from actors.receiver.admission import Admission
+from actors.receiver.association import Association
+from actors.receiver.names import HostNames
+from actors.receiver.shared import RECEIVE_BYTES, Shared
+from actors.receiver.store import Store
+from protocol import channels
+from protocol.access import AccessFile
+from protocol.birth import Birth
+from protocol.config import Settings
+from protocol.logs import Repeats
+from protocol.messages import InstancesStored, StoredInstance
+from protocol.spool import ShardWriter, Spool
+
+_YIELD_SECONDS = 0.003  # how long a receiver with more associations leaves a connection to the others
+_ACCEPTS_PER_TURN = 16
+_NO_DESCRIPTORS_SECONDS = 1.0
+_REPEATS_SECONDS = 10.0
+_SPARE_CONNECTIONS = 256  # of which no association has come yet, beside the maximum of associations
+# Before a drain's time is over, associations are cut as they finish an object: so many seconds before, or that share.
+_CUT_SECONDS = 2.0
+_CUT_SHARE = 0.7
+_STORE_CLOSE_SECONDS = 2.0
+_OUT_OF_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class Receiver(Actor):
+    """One receiver process."""
+
+    kind = "receiver"
+
+    def __init__(self, birth: Birth, settings: Settings) -> None:
+        super().__init__(birth, settings)
+        self._row = self.board.receiver_row(birth.row)
+        self._listeners = [socket.socket(fileno=fd) for fd in birth.listeners]
+        self._connections: dict[Association, None] = {}  # in the order of their coming
+        self._stored: list[StoredInstance] = []
+        self._instances = self.bus.sender(channels.INSTANCES)
+        self._repeats = Repeats(self.log.warning)
+        self._spool = Spool(settings.storage.temporary)
+        writer = ShardWriter(self._spool, self.kind)
+        names = HostNames(self.post, self.log)
+        self._writer = writer
+        self._shared = Shared(
+            loop=self,
+            settings=settings,
+            board=self.board,
+            row=self._row,
+            admission=Admission(AccessFile(self._spool.access), names, self.log),
+            names=names,
+            writer=writer,
+            store=Store(writer, self.post, self.log),
+            announce=self._stored.append,
+            log=self.log,
+            repeats=self._repeats,
+            buffer=memoryview(bytearray(RECEIVE_BYTES)),
+        )
+
+    def start(self) -> None:
+        """Begin to accept."""
+        # Receiving does not wait for what a dead predecessor left.
+        threading.Thread(target=self._remove_dead_parts, daemon=True, name="remove parts").start()
+        self._shared.admission.warm_up()
+        self.every(_REPEATS_SECONDS, self._repeats.flush)
+        self._row.set_accepting(True)
+        for listener in self._listeners:
+            listener.setblocking(False)
+            self.watch(listener.fileno(), partial(self._connection_waits, listener))
+
+    def after_turn(self) -> None:
+        """Tell the extractors what was stored in this turn; lost, it is found by the processor's sweep."""
+        if self._stored:
+            self._instances.send(InstancesStored(instances=tuple(self._stored)))
+            self._stored.clear()
+
+    def settings_changed(self, settings: Settings) -> None:
+        """New limits hold for new associations."""
+        self._shared.settings = settings
+
+    def busy_with(self) -> str:
+        """How many associations there are."""
+        return f"{self._row.active} associations"
+
+    # The end.
+
+    def begin_drain(self, seconds: float, *, gateway_stops: bool = False) -> None:
+        """Stop accepting and let associations end; a later call may only hasten it.
+
+        With a successor, associations go on until they are released, or the time is almost over. When the gateway
+        stops there is none to wait for: they are cut at once, each between two objects.
+
+        Args:
+            seconds: how long it may take.
+            gateway_stops: the whole gateway ends.
+        """
+        if self.draining:
+            self.after(max(0.0, seconds), self.finish)
+        super().begin_drain(seconds, gateway_stops=gateway_stops)
+        if gateway_stops:
+            self._cut()
+        else:
+            self.after(max(seconds - _CUT_SECONDS, seconds * _CUT_SHARE), self._cut)
+
+    def drain(self) -> None:
+        """Leave the port to the others."""
+        self._row.set_accepting(False)
+        for listener in self._listeners:
+            self.unwatch(listener.fileno())
+        self._finish_when_empty()
+
+    def stop(self) -> None:
+        """Cut what is left; only what was answered, or is complete, stays."""
+        self._row.set_accepting(False)
+        for connection in list(self._connections):
+            connection.end()
+        self._shared.store.close(_STORE_CLOSE_SECONDS)
+        self._writer.close()
+        self._repeats.flush(everything=True)
+        for listener in self._listeners:
+            listener.close()  # never shut down: the socket is shared
+
+    def _cut(self) -> None:
+        self._shared.cutting = True
+        for connection in list(self._connections):
+            connection.cut()
+        self._finish_when_empty()
+
+    def _finish_when_empty(self) -> None:
+        if self.draining and not self._connections:
+            self.finish()
+
+    # Connections.
+
+    def _connection_waits(self, listener: socket.socket, _: int) -> None:
+        """Accept, unless another receiver has fewer: it shall have the chance to be quicker."""
+        others = self._row.least_active_other()
+        if others is not None and len(self._connections) > others:
+            self.unwatch(listener.fileno())
+            self.after(_YIELD_SECONDS, partial(self._accept_late, listener))
+        else:
+            self._accept(listener, 1 if others is not None else _ACCEPTS_PER_TURN)
+
+    def _accept_late(self, listener: socket.socket) -> None:
+        if self.draining:
+            return
+        self.watch(listener.fileno(), partial(self._connection_waits, listener))
+        self._accept(listener, 1)
+
+    def _accept(self, listener: socket.socket, most: int) -> None:
+        for _ in range(most):
+            try:
+                connection, peer = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_DESCRIPTORS:
+                    self._wait_for_descriptors(listener, error)
+                    return
+                continue  # the peer is gone again
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):  # as above; its first receive tells
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connections[Association(self._shared, connection, peer, self._connection_closed)] = None
+        self._bound_connections()
+
+    def _wait_for_descriptors(self, listener: socket.socket, error: OSError) -> None:
+        self._repeats.add(
+            "cannot_accept", "any", reason=error.strerror, remedy="raise the limit of open files (LimitNOFILE=)"
+        )
+        self.unwatch(listener.fileno())
+        self.after(_NO_DESCRIPTORS_SECONDS, partial(self._accept_late, listener))
+
+    def _bound_connections(self) -> None:
+        """Connections that are no associations must not pile up: the oldest of them goes."""
+        if len(self._connections) > self.settings.dicom.scp.maximum_number_of_associations + _SPARE_CONNECTIONS:
+            oldest = next((each for each in self._connections if not each.associated), None)
+            if oldest is not None:
+                oldest.end()
+
+    def _connection_closed(self, connection: Association) -> None:
+        self._connections.pop(connection, None)
+        self._finish_when_empty()
+
+    def _remove_dead_parts(self) -> None:
+        try:
+            removed = self._spool.remove_dead_parts()
+        except OSError as error:
+            self.log.warning("parts_not_removed", reason=error.strerror)
+            return
+        if removed:
+            self.log.info("parts_removed", count=removed, reason="their writers died in the middle of them")

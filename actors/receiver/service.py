@@ -1,0 +1,384 @@
+"""Storage and Verification SCP of one association: from fragments to files and responses (PS3.4 annexes A and B).
+
+A dataset's fragments are written straight from the receive buffer. The file is opened with the first of them, when
+nothing speaks against the object any more; until it was answered, it has the name of something in transit.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+from actors.receiver.command import (
+    Command,
+    CommandField,
+    Status,
+    UnreadableCommandError,
+    encode_response,
+    is_uid,
+    parse_command,
+)
+from actors.receiver.file_meta import FileMeta
+from actors.receiver.first_elements import ENOUGH_BYTES, Encoding, Verdict, compare, encoding_of
+from actors.receiver.negotiation import AcceptedContext
+from actors.receiver.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_command
+from actors.receiver.shared import Shared
+from actors.receiver.sop_classes import VERIFICATION
+from actors.receiver.store import Complete, start_write_back
+from protocol.board import Intake
+from protocol.messages import StoredInstance
+
+_WRITE_BACK_BYTES = 8 * 1024 * 1024
+_MOST_OUTSTANDING = 8  # 1 was negotiated; some send on before they have read the answer
+_MOST_PIECES = 512  # of one writev; the system takes 1024
+_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+class StorageContext:
+    """A presentation context with what storing through it needs."""
+
+    __slots__ = ("context_id", "encoding", "file_meta", "sop_class")
+
+    def __init__(self, context: AcceptedContext, calling: str, called: str, peer: str, local: str) -> None:
+        self.context_id = context.context_id
+        self.sop_class = context.abstract_syntax
+        self.encoding: Encoding | None = encoding_of(context.transfer_syntax)
+        self.file_meta = FileMeta(
+            sop_class=context.abstract_syntax,
+            transfer_syntax=context.transfer_syntax,
+            calling=calling,
+            called=called,
+            peer=peer,
+            local=local,
+        )
+
+
+class Reception(Complete):
+    """A request with a dataset: on its way in, or to be read past.
+
+    Args:
+        service: of its association.
+        command: the request.
+        context: its presentation context.
+    """
+
+    __slots__ = ("command", "comment", "context", "head", "pieces", "received", "service", "status", "written_back")
+
+    def __init__(self, service: "Service", command: Command, context: StorageContext) -> None:
+        super().__init__()
+        self.service = service
+        self.command = command
+        self.context = context
+        self.status: int | None = None  # decided before the end: what follows is read past
+        self.comment = ""
+        self.received = 0
+        self.head = b""  # the first bytes, while they are too few to be looked at
+        self.pieces: list[memoryview | bytes] = []
+        self.written_back = 0
+
+    def refuse(self, status: int, comment: str) -> None:
+        """Read past the rest and answer with this status."""
+        self.status = status
+        self.comment = comment
+        self.head = b""
+        self.pieces.clear()
+
+    def answer(self) -> None:
+        """Its fate is known."""
+        self.service.committed(self)
+
+
+class Service:
+    """Handles the messages of one association.
+
+    Args:
+        shared: of this process.
+        association: its identifier.
+        contexts: the accepted presentation contexts.
+        ignored: SOP classes that are answered Success and not stored.
+        peer: the peer's host, for the log.
+        peer_max_pdu_bytes: what the peer can take; 0 is no limit.
+        send: sends to the peer.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        association: str,
+        contexts: Mapping[int, StorageContext],
+        ignored: frozenset[str],
+        peer: str,
+        peer_max_pdu_bytes: int,
+        send: Callable[[bytes], None],
+    ) -> None:
+        self._shared = shared
+        self._association = association
+        self._contexts = contexts
+        self._ignored = ignored
+        self._peer = peer
+        self._peer_max_pdu_bytes = peer_max_pdu_bytes
+        self._send = send
+        self._sync = shared.settings.storage.sync_on_store
+        self._max_command_bytes = shared.settings.dicom.scp.limits.max_command_bytes
+        self._debug = shared.log.enabled(logging.DEBUG)
+        self._command = bytearray()
+        self._context_id = 0
+        self._in_command = False
+        self._reception: Reception | None = None
+        self._opened = 0
+        self._closed = False
+        self.outstanding = 0
+        self.stored = 0
+        self.stored_bytes = 0
+        self.failed = 0
+        self.ignored = 0
+        self.echoed = 0
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether nothing is on its way in, and nothing waits for its answer."""
+        return self._reception is None and not self._command and not self.outstanding
+
+    def close(self) -> None:
+        """The association is over: what is in transit vanishes; what is complete is stored, but answered no more."""
+        self._closed = True
+        reception, self._reception = self._reception, None
+        if reception is not None:
+            reception.pieces.clear()
+            if reception.part is not None:
+                reception.part.discard()
+
+    # What the walker finds.
+
+    def fragment_begins(self, context_id: int, control: int) -> None:
+        """A fragment of a command set or dataset begins."""
+        reception = self._reception
+        self._in_command = bool(control & IS_COMMAND)
+        if self._in_command:
+            if reception is not None:
+                raise ProtocolError(AbortReason.UNEXPECTED_PARAMETER, "a command where a dataset is expected")
+            if context_id not in self._contexts or (self._command and context_id != self._context_id):
+                raise ProtocolError(AbortReason.INVALID_PARAMETER, "a command on a context that was not accepted")
+            self._context_id = context_id
+        elif reception is None:
+            raise ProtocolError(AbortReason.UNEXPECTED_PARAMETER, "a dataset where a command is expected")
+        elif context_id != self._context_id:
+            raise ProtocolError(AbortReason.INVALID_PARAMETER, "a dataset on another context than its command")
+
+    def fragment(self, data: memoryview) -> None:
+        """Some bytes of it."""
+        if self._in_command:
+            if len(self._command) + len(data) > self._max_command_bytes:
+                raise ProtocolError(AbortReason.INVALID_PARAMETER, "the command set is too long")
+            self._command += data
+        else:
+            reception = self._reception
+            assert reception
+            reception.received += len(data)
+            if reception.status is None:
+                reception.pieces.append(data)
+
+    def message_ends(self) -> None:
+        """The command set, or the dataset, is complete."""
+        if self._in_command:
+            data = bytes(self._command)
+            self._command.clear()
+            try:
+                command = parse_command(data)
+            except UnreadableCommandError as error:
+                raise ProtocolError(AbortReason.NOT_SPECIFIED, f"unreadable command set: {error}") from error
+            self._request(command, self._contexts[self._context_id])
+        else:
+            self._dataset_ends()
+
+    def flush(self) -> None:
+        """Write what the current receive brought, before its buffer is used again."""
+        reception = self._reception
+        if reception is not None and reception.pieces:
+            self._write(reception, final=False)
+
+    # Requests.
+
+    def _request(self, command: Command, context: StorageContext) -> None:
+        if command.field == CommandField.C_CANCEL_RQ and not command.has_dataset:
+            return  # it has no response (PS3.7 §9.3.2.3), and there is nothing to cancel
+        reception = Reception(self, command, context)
+        if command.field == CommandField.C_STORE_RQ:
+            self._judge(reception)
+        elif command.field == CommandField.C_ECHO_RQ and context.sop_class == VERIFICATION:
+            reception.refuse(Status.SUCCESS, "")
+        else:
+            reception.refuse(Status.UNRECOGNIZED_OPERATION, "only C-STORE and C-ECHO are supported")
+        if command.has_dataset:
+            self._reception = reception
+        else:
+            self._respond_unstored(reception)
+
+    def _judge(self, reception: Reception) -> None:
+        """Find what speaks against storing an object before its dataset comes."""
+        command, context = reception.command, reception.context
+        if context.sop_class == VERIFICATION:
+            reception.refuse(Status.SOP_CLASS_NOT_SUPPORTED, "the context is for Verification")
+        elif not command.has_dataset:
+            reception.refuse(Status.CANNOT_UNDERSTAND, "there is no dataset")
+        elif not command.sop_class:
+            reception.refuse(Status.CANNOT_UNDERSTAND, "Affected SOP Class UID is missing")
+        elif command.sop_class != context.sop_class:
+            reception.refuse(Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "Affected SOP Class is not its context's")
+        elif not is_uid(command.sop_instance):
+            reception.refuse(Status.INVALID_SOP_INSTANCE, "Affected SOP Instance UID is missing or no UID")
+        elif command.sop_class in self._ignored:
+            reception.refuse(Status.SUCCESS, "")
+        elif self._shared.board.intake != Intake.OPEN:
+            reception.refuse(Status.OUT_OF_RESOURCES, "no space now, send it again later")
+        elif self.outstanding >= _MOST_OUTSTANDING:
+            raise ProtocolError(AbortReason.UNEXPECTED_PDU, "many requests without waiting for their answers")
+
+    def _dataset_ends(self) -> None:
+        reception, self._reception = self._reception, None
+        assert reception
+        if reception.status is None:
+            if not reception.received:
+                reception.refuse(Status.CANNOT_UNDERSTAND, "the dataset is empty")
+            else:
+                self._write(reception, final=True)
+        if reception.status is None:
+            self.outstanding += 1
+            self._shared.store.commit(reception, sync=self._sync)
+        else:
+            self._respond_unstored(reception)
+
+    # The file.
+
+    def _write(self, reception: Reception, *, final: bool) -> None:
+        pieces = reception.pieces
+        try:
+            if reception.part is None and not self._open(reception, final=final):
+                return
+            assert reception.part
+            reception.size += _write_all(reception.part.fd, pieces)
+        except OSError as error:
+            self._storage_failed(reception, error)
+            return
+        pieces.clear()
+        behind = reception.size - reception.written_back
+        if behind >= _WRITE_BACK_BYTES and self._sync:
+            start_write_back(reception.part.fd, reception.written_back, behind)
+            reception.written_back = reception.size
+
+    def _open(self, reception: Reception, *, final: bool) -> bool:
+        """Look at the first bytes and open the file; False when it is refused, or more must be seen first."""
+        command, encoding, pieces = reception.command, reception.context.encoding, reception.pieces
+        if encoding is not None:
+            head = reception.head + _first_bytes(pieces)
+            verdict = compare(head, encoding, command.sop_class, command.sop_instance)
+            if verdict is Verdict.MISMATCH:
+                reception.refuse(
+                    Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "SOP Class or Instance UID in the dataset is another"
+                )
+                return False
+            if verdict is Verdict.TOO_SHORT and not final and len(head) < ENOUGH_BYTES:
+                reception.head = head
+                pieces.clear()
+                return False
+        reception.part = self._shared.writer.open_part(self._association, self._opened + 1)
+        self._opened += 1
+        pieces.insert(0, reception.context.file_meta.encode(command.sop_instance))
+        if reception.head:
+            pieces.insert(1, reception.head)
+            reception.head = b""
+        return True
+
+    def _storage_failed(self, reception: Reception, error: Exception) -> None:
+        full = isinstance(error, OSError) and error.errno in _NO_SPACE
+        reception.refuse(Status.OUT_OF_RESOURCES, "no space, send it again later" if full else "storage error")
+        if reception.part is not None:
+            reception.part.discard()
+            reception.part = None
+        self._shared.repeats.add(
+            "object_not_stored",
+            self._peer,
+            association=self._association,
+            reason=getattr(error, "strerror", None) or type(error).__name__,
+            remedy="free space on the storage, or repair it; the sender was answered 0xA700",
+        )
+
+    # Answers.
+
+    def committed(self, reception: Reception) -> None:
+        """The store has made a complete object an instance, or could not."""
+        self.outstanding -= 1
+        if reception.error is not None:
+            self._storage_failed(reception, reception.error)
+            self._respond_unstored(reception)
+            return
+        assert reception.part
+        assert reception.stored
+        self.stored += 1
+        self.stored_bytes += reception.size
+        self._shared.row.add_stored(reception.size)
+        self._shared.announce(StoredInstance(reception.part.identifier, reception.stored))
+        if self._debug:
+            self._shared.log.debug(
+                "instance_stored",
+                association=self._association,
+                instance=reception.part.identifier,
+                bytes=reception.size,
+                sop_instance=reception.command.sop_instance,
+            )
+        self._respond(reception.command, reception.context, Status.SUCCESS, "")
+
+    def _respond_unstored(self, reception: Reception) -> None:
+        status = reception.status
+        assert status is not None
+        if status != Status.SUCCESS:
+            self.failed += 1
+            self._shared.repeats.add(
+                "request_failed",
+                self._peer,
+                association=self._association,
+                command=f"0x{reception.command.field:04X}",
+                status=f"0x{status:04X}",
+                reason=reception.comment,
+            )
+        elif reception.command.field == CommandField.C_ECHO_RQ:
+            self.echoed += 1
+        else:
+            self.ignored += 1
+        self._respond(reception.command, reception.context, status, reception.comment)
+
+    def _respond(self, command: Command, context: StorageContext, status: int, comment: str) -> None:
+        if not self._closed:
+            response = encode_response(command, status, comment)
+            self._send(encode_command(context.context_id, response, self._peer_max_pdu_bytes))
+
+
+def _first_bytes(pieces: list[memoryview | bytes]) -> bytes:
+    """At least as many of the first bytes as are worth a look, if there are so many."""
+    head = bytes(pieces[0][:ENOUGH_BYTES])
+    for piece in pieces[1:]:
+        if len(head) >= ENOUGH_BYTES:
+            break
+        head += piece[:ENOUGH_BYTES]
+    return head
+
+
+def _write_all(fd: int, pieces: list[memoryview | bytes]) -> int:
+    """Write everything; returns how many bytes.
+
+    Raises:
+        OSError: as the file system says.
+    """
+    total = 0
+    for start in range(0, len(pieces), _MOST_PIECES):
+        some = pieces[start : start + _MOST_PIECES]
+        count = sum(map(len, some))
+        written = os.writev(fd, some)
+        if written < count:
+            # Full disks and interrupted calls end in the middle; what is left tells which it was.
+            rest = memoryview(b"".join(some))[written:]
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        total += count
+    return total

@@ -1,0 +1,1 @@
+"""The platforms that jobs can be submitted to, behind one small interface."""

@@ -1,0 +1,198 @@
+"""The embedded platform as the submitter sees it: commands to the platform actor, hard links into its directories."""
+
+import contextlib
+import errno
+import itertools
+import os
+import secrets
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from actors.submitter.platforms.base import (
+    JobRequest,
+    PayloadFile,
+    Platform,
+    PlatformJob,
+    PlatformState,
+    StepInterruptedError,
+)
+from protocol import messages
+from protocol.bus import Bus, Client
+from protocol.channels import PLATFORM_COMMANDS
+from protocol.errors import StorageError, UnavailableError
+from protocol.ledger import PAGE_ROWS, Run, tuples
+from protocol.spool import DIRECTORY_MODE, FILE_MODE, sync_directory
+from protocol.states import RunState, is_final
+
+# One question waits so long; the same command is then repeated, since an answer may be lost with a platform actor
+# that is restarted, until patience ends. So a restart costs a pause and no try.
+_ANSWER_SECONDS = 2.0
+_PAUSE_SECONDS = 0.2
+PATIENCE_SECONDS = 15.0
+
+_NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP})
+
+
+class EmbeddedPlatform(Platform):
+    """Talks to the platform actor.
+
+    Args:
+        bus: of this process.
+        stopping: set when this process is about to end.
+        patience_seconds: how long a command is repeated before the platform counts as unreachable.
+    """
+
+    unfinished_states = (RunState.PENDING.value, RunState.RUNNING.value, RunState.CREATED.value)
+
+    def __init__(self, bus: Bus, stopping: threading.Event, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._bus = bus
+        self._stopping = stopping
+        self._patience_seconds = patience_seconds
+        self._of_thread = threading.local()
+
+    def find(self, job_id: str) -> PlatformJob | None:
+        """Look a job up by our UUID."""
+        answer = self._ask(messages.FindRun(job_id=job_id))
+        return _job(job_id, answer) if isinstance(answer, messages.RunCreated) else None
+
+    def create(self, request: JobRequest) -> PlatformJob:
+        """Create a job, or find it when it was created before."""
+        command = messages.CreateRun(
+            job_id=request.job_id,
+            name=request.name,
+            pipeline_id=request.pipeline_id,
+            priority=request.priority,
+            metadata=request.metadata,
+        )
+        answer = self._ask(command)
+        assert isinstance(answer, messages.RunCreated)
+        return _job(request.job_id, answer)
+
+    def add_metadata(self, job: PlatformJob, metadata: Mapping[str, str]) -> None:
+        """Add metadata."""
+        self._ask(messages.AddRunMetadata(run_id=job.platform_job_id, metadata=dict(metadata)))
+
+    def upload(self, job: PlatformJob, files: Sequence[PayloadFile]) -> None:
+        """Link files into the payload directory, then sync each directory once."""
+        made: set[str] = set()
+        try:
+            for file in files:
+                if self._stopping.is_set():
+                    raise StepInterruptedError("the upload goes on in the next process")
+                target = os.path.join(job.payload_directory, file.name)
+                directory = os.path.dirname(target)
+                if directory not in made:
+                    os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
+                    made.add(directory)
+                _put(file.path, target)
+            for directory in _with_parents(made, job.payload_directory):
+                sync_directory(directory)
+        except OSError as error:
+            raise StorageError(
+                f"a file of the payload could not be linked into {job.payload_directory}: {error.strerror}"
+            ) from error
+
+    def start(self, job: PlatformJob) -> None:
+        """Queue the job's pipeline."""
+        self._ask(messages.StartRun(run_id=job.platform_job_id))
+
+    def cancel(self, job_id: str) -> None:
+        """Give a job up, if the platform has it."""
+        job = self.find(job_id)
+        if job is not None:
+            self._ask(messages.CancelRun(run_id=job.platform_job_id))
+
+    def states(self, job_ids: Collection[str]) -> dict[str, PlatformState]:
+        """Read the platform's rows; no command is needed for this."""
+        found: dict[str, PlatformState] = {}
+        remaining = iter(job_ids)
+        while page := list(itertools.islice(remaining, PAGE_ROWS)):
+            for job_id, state in tuples(Run.select(Run.job_id, Run.state).where(Run.job_id.in_(page))):
+                found[job_id] = PlatformState(name=state, final=is_final(RunState(state)))
+        return found
+
+    def _ask(self, command: messages.Message) -> messages.Message:
+        """Ask until there is an answer, or patience ends; all commands may be repeated."""
+        deadline = time.monotonic() + self._patience_seconds
+        while True:
+            if self._stopping.is_set():
+                raise StepInterruptedError("the command is repeated by the next process")
+            try:
+                return self._client().ask(command, min(_ANSWER_SECONDS, self._patience_seconds))
+            except UnavailableError:
+                if time.monotonic() >= deadline:
+                    raise
+            self._stopping.wait(_PAUSE_SECONDS)
+
+    def _client(self) -> Client:
+        client: Client | None = getattr(self._of_thread, "client", None)
+        if client is None:
+            client = self._of_thread.client = self._bus.client(PLATFORM_COMMANDS)
+        return client
+
+
+def _job(job_id: str, answer: messages.RunCreated) -> PlatformJob:
+    return PlatformJob(
+        job_id=job_id,
+        platform_job_id=answer.run_id,
+        payload_id=answer.payload_id,
+        payload_directory=answer.payload_directory,
+        metadata=answer.metadata,
+        started=answer.state is not RunState.CREATED,
+    )
+
+
+def _put(source: str, target: str) -> None:
+    """Link a file, or copy it where no link can be made; what an earlier try put there stays."""
+    while True:
+        try:
+            os.link(source, target)
+        except FileExistsError:
+            have, want = os.stat(target), os.stat(source)
+            # Another inode of this size is a copy, whole since it was named.
+            if os.path.samestat(have, want) or have.st_size == want.st_size:
+                return
+            os.unlink(target)
+        except FileNotFoundError:
+            if os.path.exists(source):
+                raise
+            raise StorageError(f"the instance {source} is not in the spool any more: discard the job") from None
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            _copy(source, target)
+            return
+        else:
+            return
+
+
+def _copy(source: str, target: str) -> None:
+    temporary = os.path.join(os.path.dirname(target), f".{secrets.token_hex(8)}")
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        writing = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        try:
+            while os.sendfile(writing, reading, None, 1 << 30):
+                pass
+            os.fsync(writing)
+        finally:
+            os.close(writing)
+        os.rename(temporary, target)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(reading)
+
+
+def _with_parents(directories: Collection[str], root: str) -> list[str]:
+    """Directories and those above them up to a root, the deepest first."""
+    found = {root}
+    for directory in directories:
+        above = directory
+        while above not in found:
+            found.add(above)
+            above = os.path.dirname(above)
+    return sorted(found, key=len, reverse=True)

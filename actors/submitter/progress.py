@@ -1,0 +1,140 @@
+"""One submission under way: its row, and each change of its state with what goes along with it.
+
+Nothing here is committed: the submitter saves what changed, many jobs in one transaction.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from actors.submitter.steps import STEPS, UNDER_WAY, Columns, Task
+from protocol.ledger import Job, Submission
+from protocol.priority import queue_rank
+from protocol.states import STEP_BACK, JobState, advance
+
+_STEPS_KEPT = 200
+_ERROR_LENGTH = 1000
+
+
+class Progress:
+    """A job and its submission.
+
+    Args:
+        job: the decision, owned by the processor.
+        row: our row; None when the job is taken over now.
+    """
+
+    def __init__(self, job: Job, row: Submission | None = None) -> None:
+        self.job = job
+        self._new = row is None
+        self.row = row or Submission(job_id=job.job_id, state=JobState.QUEUED, steps=[], created_ns=time.time_ns())
+        # A step that is found under way, or that failed, may have had its effect.
+        self._again = not self._new
+        self._changed: dict[str, Any] = {}
+        if self._new:
+            self._record(JobState.QUEUED)
+
+    @property
+    def job_id(self) -> str:
+        """The job's UUID."""
+        return self.job.job_id
+
+    @property
+    def state(self) -> JobState:
+        """Where it is."""
+        return JobState(self.row.state)
+
+    @property
+    def rank(self) -> int:
+        """Its place among those that wait: after a failure it is counted from then, so that others go first."""
+        return queue_rank(self.job.priority, self.row.updated_ns if self.row.tries else self.job.created_ns)
+
+    def begin(self) -> Task:
+        """Enter the next step, or again the one that was under way when the last process ended."""
+        if self.state in STEPS:
+            self._advance(STEPS[self.state].doing)
+        return Task(
+            job=self.job,
+            doing=self.state,
+            platform_job_id=self.row.platform_job_id,
+            payload_id=self.row.payload_id,
+            payload_directory=self.row.payload_directory,
+            uploaded=self.row.uploaded,
+            again=self._again,
+        )
+
+    def succeed(self, columns: Columns) -> None:
+        """The step under way is done."""
+        self._advance(UNDER_WAY[self.state].done)
+        self._set(tries=0, next_try_ns=0, last_error="", **columns)
+        self._again = False
+
+    def fail(self, error: str, *, unreachable: bool, retry_seconds: float, most_retries: int) -> bool:
+        """The step under way failed: back by one state, or Faulted when that was once too often.
+
+        Args:
+            error: a sentence for people, without patient data.
+            unreachable: whether the platform could not be reached.
+            retry_seconds: the pause before the next try.
+            most_retries: how often a step is tried again; -1 for a failure that will not go away.
+
+        Returns:
+            Whether there will be another try.
+        """
+        tries = self.row.tries + 1
+        self._again = True
+        self._set(tries=tries, last_error=error[:_ERROR_LENGTH], unreachable=unreachable)
+        if tries > most_retries:
+            self._advance(JobState.FAULTED)
+            return False
+        self._advance(STEP_BACK[self.state])
+        self._set(next_try_ns=time.time_ns() + int(retry_seconds * 1e9))
+        return True
+
+    def take_up(self) -> None:
+        """A faulted job goes on with the step that failed, with all its tries before it."""
+        failed = (JobState(state) for state, _ in reversed(self.row.steps))
+        resumed = next((STEP_BACK[state] for state in failed if state in STEP_BACK), JobState.QUEUED)
+        self._advance(resumed)
+        self._set(tries=0, next_try_ns=0, unreachable=False)
+
+    def discard(self) -> None:
+        """A person gives a faulted job up."""
+        self._advance(JobState.DISCARDED)
+
+    def set_uploaded(self, count: int) -> None:
+        """So many files are on the platform."""
+        self._set(uploaded=count)
+
+    def save(self) -> None:
+        """Write what changed; the caller commits."""
+        if self._new:
+            self.row.save(force_insert=True)
+        elif self._changed:
+            Submission.update(**self._changed).where(Submission.job_id == self.job_id).execute()
+        self._new = False
+        self._changed = {}
+
+    def _advance(self, state: JobState) -> None:
+        advance(self.state, state)
+        self._record(state)
+
+    def _record(self, state: JobState) -> None:
+        """What `trace` shows; a job that is retried for days does not grow without end."""
+        now = time.time_ns()
+        self._set(state=state.value, steps=[*self.row.steps, [state.value, now]][-_STEPS_KEPT:], updated_ns=now)
+
+    def _set(self, **columns: Any) -> None:
+        for name, value in columns.items():
+            setattr(self.row, name, value)
+        self._changed |= columns
+
+
+def with_jobs(rows: Sequence[Submission]) -> list[Progress]:
+    """Submissions with their jobs.
+
+    Args:
+        rows: at most a page.
+    """
+    jobs = {job.job_id: job for job in list(Job.select().where(Job.job_id.in_([row.job_id for row in rows])))}
+    return [Progress(jobs[row.job_id], row) for row in rows]

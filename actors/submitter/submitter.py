@@ -1,0 +1,333 @@
+"""Platform submission: job → created → metadata → payload → started. Owner of the submissions.
+
+Steps run in threads; what they bring back is settled in the main loop, all of one turn in one transaction, and each
+change of state is committed before the next step begins.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar
+
+import msgspec
+import peewee as pw
+
+from actors.actor import Actor
+from actors.submitter.caretaker import Caretaker
+from actors.submitter.platforms.base import Platform, StepInterruptedError
+from actors.submitter.platforms.embedded import PATIENCE_SECONDS, EmbeddedPlatform
+from actors.submitter.progress import Progress, with_jobs
+from actors.submitter.scheduler import Scheduler
+from actors.submitter.steps import UNDER_WAY, Columns, Surroundings, Task
+from protocol import messages
+from protocol.birth import Birth
+from protocol.clock import NANOSECONDS
+from protocol.config import Settings
+from protocol.errors import AdapterError, ConfigurationError, RefusedError, UnavailableError
+from protocol.ledger import PAGE_ROWS, Job, Ledger, Submission, pages, tuples
+from protocol.spool import Spool
+from protocol.states import JobState
+
+PLACES = 8
+_SWEEP_MARGIN_NS = 3600 * NANOSECONDS  # for commits that take long, and clocks that are set back
+_OVER = (JobState.COMPLETED, JobState.FAULTED, JobState.DISCARDED)
+_UNFINISHED = tuple(state for state in JobState if state not in _OVER)
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a step was not done: a sentence without patient data, and what may be done about it."""
+
+    reason: str
+    unreachable: bool = False
+    permanent: bool = False
+
+
+class Interrupted(msgspec.Struct, frozen=True):
+    """A step was broken off, since this process ends."""
+
+
+Result = Columns | Failure | Interrupted
+
+
+class Submitter(Actor):
+    """Walks jobs to the platform."""
+
+    kind = "submitter"
+    sweep_seconds: ClassVar[float] = 5.0
+    probe_seconds: ClassVar[float] = 10.0
+    patience_seconds: ClassVar[float] = PATIENCE_SECONDS
+
+    def __init__(self, birth: Birth, settings: Settings) -> None:
+        super().__init__(birth, settings)
+        self._scheduler = Scheduler(PLACES)
+        self._under_way: dict[str, Progress] = {}
+        self._arrived: list[str] = []
+        self._results: list[tuple[str, Result]] = []
+        self._unsaved: set[Progress] = set()
+        self._stopping = threading.Event()
+        self._swept_ns = 0
+
+    def start(self) -> None:
+        """Take over what the last process left.
+
+        Raises:
+            ConfigurationError: the configured platform is none that this version knows.
+        """
+        self._platform = self._open_platform()
+        self._ledger = Ledger(self.settings.database)
+        self._spool = Spool(self.settings.storage.temporary)
+        self._pool = ThreadPoolExecutor(PLACES, thread_name_prefix="step")
+        self._caretaker = Caretaker(self, self._platform, self._ledger, self._take_up)
+        for page in pages(Submission.select().where(Submission.state.in_(_UNFINISHED)), Submission.job_id):
+            for progress in with_jobs(page):
+                self._enqueue(progress)
+        self._sweep()
+        self.every(self.sweep_seconds, self._sweep)
+        self._caretaker.start(self.probe_seconds)
+        self.after_turn()
+
+    def after_turn(self) -> None:
+        """Settle what came in this turn and begin what is next."""
+        may_begin = not self.draining and self._scheduler.has_work(time.monotonic())
+        if self._arrived or self._results or self._unsaved or may_begin:
+            self._settle()
+        if self.draining and not self._scheduler.placed:
+            self.finish()
+
+    def drain(self) -> None:
+        """Break steps off where they can be repeated."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """Wait for the threads, since the bus cannot be closed under them; each is through within seconds."""
+        self._stopping.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._caretaker.stop()
+        self._ledger.close()
+
+    def busy_with(self) -> str:
+        """How much there is."""
+        placed, waiting = self._scheduler.placed, self._scheduler.waiting
+        return f"{placed} submitting, {waiting} waiting" if placed or waiting else "idle"
+
+    # Messages.
+
+    def handle_jobs_created(self, message: messages.JobsCreated) -> None:
+        """New jobs stand in the ledger."""
+        self._arrived += message.job_ids
+
+    def handle_retry_jobs(self, command: messages.RetryJobs) -> messages.Message:
+        """Submit faulted jobs again, with all their tries before them."""
+        return messages.Done(affected=sum(self._take_up(page) for page in _faulted(command)))
+
+    def handle_discard_jobs(self, command: messages.DiscardJobs) -> messages.Message:
+        """Give faulted jobs up; what the platform has of them is canceled afterwards."""
+        discarded = 0
+        for page in _faulted(command):
+            with self._ledger.transaction():
+                for progress in page:
+                    progress.discard()
+                    progress.save()
+            for progress in page:
+                self.log.info("job_discarded", job=progress.job.name, job_id=progress.job_id)
+            discarded += len(page)
+        self._caretaker.cancel_discarded()
+        return messages.Done(affected=discarded)
+
+    # Taking over.
+
+    def _open_platform(self) -> Platform:
+        endpoint = self.settings.services.platform.endpoint
+        if endpoint != "embedded":
+            raise ConfigurationError(
+                f"DicomAdapter.services.platform.endpoint is {endpoint}: this version has the embedded platform only; "
+                "set it to embedded"
+            )
+        return EmbeddedPlatform(self.bus, self._stopping, self.patience_seconds)
+
+    def _sweep(self) -> None:
+        """Find jobs whose message was lost."""
+        since, self._swept_ns = self._swept_ns - _SWEEP_MARGIN_NS, time.time_ns()
+        query = (
+            Job.select(Job.job_id)
+            .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
+            .where(Submission.job_id.is_null() & (Job.created_ns >= since))
+        )
+        for page in pages(query, Job.job_id):
+            self._arrived += [job.job_id for job in page]
+
+    def _take_over(self, job_ids: list[str]) -> Iterator[Progress]:
+        """Jobs that have no submission yet; a message may come twice."""
+        for start in range(0, len(job_ids), PAGE_ROWS):
+            page = job_ids[start : start + PAGE_ROWS]
+            rows = tuples(Submission.select(Submission.job_id).where(Submission.job_id.in_(page)))
+            known = {job_id for (job_id,) in rows}
+            new = [job_id for job_id in page if job_id not in known]
+            for job in list(Job.select().where(Job.job_id.in_(new))):
+                yield Progress(job)
+
+    def _enqueue(self, progress: Progress) -> None:
+        """Let a job wait for its turn, and no longer than configured, whatever was done to the clock since."""
+        self._under_way[progress.job_id] = progress
+        pause = (progress.row.next_try_ns - time.time_ns()) / NANOSECONDS
+        pause = min(max(0.0, pause), self.settings.services.platform.retry_delay_seconds)
+        self._scheduler.add(progress.job_id, progress.rank, time.monotonic() + pause)
+
+    def _take_up(self, faulted: list[Progress]) -> int:
+        """Faulted jobs go on; returns how many."""
+        with self._ledger.transaction():
+            for progress in faulted:
+                progress.take_up()
+                progress.save()
+        for progress in faulted:
+            self.log.info("job_taken_up", job=progress.job.name, job_id=progress.job_id)
+            self._enqueue(progress)
+        return len(faulted)
+
+    # A turn.
+
+    def _settle(self) -> None:
+        """Commit what this turn brought, then tell of it and begin what follows."""
+        arrived, self._arrived = list(dict.fromkeys(self._arrived)), []
+        results, self._results = self._results, []
+        begun: list[Task] = []
+        told: list[Callable[[], None]] = []
+        with self._ledger.transaction():
+            for progress in self._take_over(arrived):
+                self._enqueue(progress)
+                self._unsaved.add(progress)
+            for job_id, result in results:
+                progress = self._under_way[job_id]
+                told.append(self._apply(progress, result))
+                self._unsaved.add(progress)
+                if self._has_next_step(progress, result):
+                    begun.append(progress.begin())
+                else:
+                    self._scheduler.release(job_id)
+            for job_id in () if self.draining else self._scheduler.take(time.monotonic()):
+                begun.append(self._under_way[job_id].begin())
+                self._unsaved.add(self._under_way[job_id])
+            for progress in self._unsaved:
+                progress.save()
+        self._unsaved.clear()
+        for tell in told:
+            tell()
+        for task in begun:
+            self._pool.submit(self._perform, task)
+
+    def _has_next_step(self, progress: Progress, result: Result) -> bool:
+        done = not isinstance(result, Failure | Interrupted)
+        return done and progress.state is not JobState.COMPLETED and not self.draining
+
+    def _apply(self, progress: Progress, result: Result) -> Callable[[], None]:
+        """Change a submission by what its step brought; returns what tells of it once it is committed."""
+        if isinstance(result, Interrupted):
+            return lambda: None
+        if isinstance(result, Failure):
+            return self._apply_failure(progress, result)
+        progress.succeed(result)
+        if progress.state is not JobState.COMPLETED:
+            return lambda: None
+        del self._under_way[progress.job_id]
+        return lambda: self._tell_completed(progress)
+
+    def _apply_failure(self, progress: Progress, failure: Failure) -> Callable[[], None]:
+        step = progress.state
+        platform = self.settings.services.platform
+        again = progress.fail(
+            failure.reason,
+            unreachable=failure.unreachable,
+            retry_seconds=platform.retry_delay_seconds,
+            most_retries=-1 if failure.permanent else platform.max_retries,
+        )
+        if again:
+            self._enqueue(progress)
+        else:
+            del self._under_way[progress.job_id]
+        return lambda: self._tell_failed(progress, step, again=again)
+
+    def _tell_completed(self, progress: Progress) -> None:
+        self.log.info(
+            "job_submitted",
+            job=progress.job.name,
+            job_id=progress.job_id,
+            pipeline_id=progress.job.pipeline_id,
+            files=progress.row.uploaded,
+            seconds=round((time.time_ns() - progress.job.created_ns) / NANOSECONDS, 3),
+        )
+        if progress.row.uploaded != progress.job.instances:
+            self.log.warning(
+                "payload_differs", job_id=progress.job_id, files=progress.row.uploaded, instances=progress.job.instances
+            )
+        self._caretaker.follow(progress.job_id, progress.row.platform_state)
+
+    def _tell_failed(self, progress: Progress, step: JobState, *, again: bool) -> None:
+        fields: dict[str, Any] = {
+            "job": progress.job.name,
+            "job_id": progress.job_id,
+            "step": step.value,
+            "tries": progress.row.tries,
+            "reason": progress.row.last_error,
+        }
+        if again:
+            self.log.warning("step_failed", **fields, again_seconds=self.settings.services.platform.retry_delay_seconds)
+        elif progress.row.unreachable:
+            self._caretaker.found_unreachable()
+            self.log.error("job_faulted", **fields, remedy="it goes on by itself when the platform answers again")
+        else:
+            self.log.error("job_faulted", **fields, remedy="see the reason, then dicom-adapter jobs retry or discard")
+
+    # In a thread.
+
+    def _perform(self, task: Task) -> None:
+        """Do a step and bring its result back."""
+        around = Surroundings(
+            platform=self._platform,
+            spool=self._spool,
+            settings=self.settings.services.platform,
+            uploaded=lambda job_id, count: self.post(lambda: self._note_uploaded(job_id, count)),
+        )
+        result: Result
+        try:
+            result = UNDER_WAY[task.doing].perform(around, task)
+        except StepInterruptedError:
+            result = Interrupted()
+        except (UnavailableError, RefusedError) as error:
+            permanent = isinstance(error, RefusedError)
+            result = Failure(str(error), unreachable=not permanent, permanent=permanent)
+        except AdapterError as error:
+            result = Failure(str(error))
+        except pw.PeeweeException as error:
+            result = Failure(f"the ledger could not be read: {type(error).__name__}")
+        except Exception as error:
+            # One job's trouble, tried again by policy; the others go on.
+            self.log.unexpected("step_broke", job_id=task.job.job_id, step=task.doing.value)
+            result = Failure(f"unexpected {type(error).__name__}: see the log")
+        self.post(lambda: self._results.append((task.job.job_id, result)))
+
+    def _note_uploaded(self, job_id: str, count: int) -> None:
+        progress = self._under_way[job_id]
+        progress.set_uploaded(count)
+        self._unsaved.add(progress)
+
+
+def _faulted(command: messages.RetryJobs | messages.DiscardJobs) -> Iterator[list[Progress]]:
+    """The faulted jobs that a command means, in pages."""
+    query = (
+        Submission.select(Submission)
+        .join(Job, on=(Job.job_id == Submission.job_id))
+        .where(Submission.state == JobState.FAULTED)
+    )
+    if command.job_ids:
+        query = query.where(Submission.job_id.in_(command.job_ids))
+    if command.ae_title:
+        query = query.where(Job.ae_title == command.ae_title)
+    if command.pipeline_id:
+        query = query.where(Job.pipeline_id == command.pipeline_id)
+    if command.since_ns:
+        query = query.where(Job.created_ns >= command.since_ns)
+    if command.until_ns:
+        query = query.where(Job.created_ns <= command.until_ns)
+    for page in pages(query, Submission.job_id):
+        yield with_jobs(page)

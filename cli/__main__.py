@@ -1,0 +1,5 @@
+"""`python -m cli` is `dicom-adapter`."""
+
+from cli import main
+
+main()

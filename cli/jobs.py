@@ -1,0 +1,144 @@
+"""`jobs`: what was handed to a platform, how far it got, and what a person decides about jobs that faulted."""
+
+import itertools
+from typing import Annotated
+
+import typer
+
+from cli.api import DEFAULT_URL, Url, call, call_pages
+from cli.output import Json, local_time, print_json, print_table, printable, utc_time
+from protocol.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True, help="List jobs, show one, and retry or discard those that faulted.")
+
+JobIds = Annotated[list[str] | None, typer.Argument(metavar="JOB_ID...", help="IDs; none with a choice below.")]
+AeTitleChoice = Annotated[str, typer.Option("-a", "--aetitle", "--ae-title", help="Only of this AE title.")]
+PipelineChoice = Annotated[str, typer.Option("--pipeline", help="Only of this pipeline's ID.")]
+Since = Annotated[str, typer.Option(help="Only created at or after this time (this machine's clock).")]
+Until = Annotated[str, typer.Option(help="Only created before this time.")]
+_TIMES = ("created", "updated", "started", "ended")
+Every = Annotated[bool, typer.Option("--all", help="Every faulted job.")]
+
+
+@app.command("list")
+def list_jobs(
+    *,
+    state: Annotated[str, typer.Option(help="Only in this state, such as Queued, Completed, Faulted.")] = "",
+    ae_title: AeTitleChoice = "",
+    pipeline: PipelineChoice = "",
+    limit: Annotated[int | None, typer.Option(help="At most so many, the newest.", min=1)] = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """List jobs, newest first.
+
+    STATE is of the submission (Completed: started on the platform), PLATFORM what became of it there.
+
+    Example: `dicom-adapter jobs list --state Faulted`
+    """
+    query = {"state": state, "aeTitle": ae_title, "pipelineId": pipeline}
+    jobs = list(itertools.islice(call_pages(url, "jobs", key="jobId", query=query), limit))
+    if json:
+        print_json(jobs)
+        return
+    print_table(
+        ("CREATED", "JOB", "NAME", "STATE", "PLATFORM", "INSTANCES", "TRIES", "LAST ERROR"),
+        (
+            (
+                local_time(job["created"]),
+                job["jobId"],
+                job["jobName"],
+                job["state"],
+                job["platformState"],
+                job["instances"],
+                job["tries"],
+                job["lastError"],
+            )
+            for job in jobs
+        ),
+        "no jobs",
+    )
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(help="The job's ID.")],
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Show all that is known of one job.
+
+    Example: `dicom-adapter jobs show 6c2f…`
+    """
+    job = call(url, "GET", "jobs", job_id)
+    if json:
+        print_json(job)
+        return
+    run = job.pop("run") or {}
+    steps = job.pop("steps")
+    print_table(("FIELD", "VALUE"), ((name, _told(name, value)) for name, value in job.items()), "")
+    if steps:
+        print()
+        print_table(("TIME", "STATE"), ((local_time(step["time"]), step["state"]) for step in steps), "")
+    if run:
+        print()
+        output = run.pop("lastOutput")
+        print_table(("RUN", "VALUE"), ((name, _told(name, value)) for name, value in run.items()), "")
+        print("\nthe end of its output:\n" + printable(output) if output else "\nit has put nothing out")
+
+
+def _told(name: str, value: object) -> object:
+    return local_time(value) if name in _TIMES and isinstance(value, str) else value
+
+
+@app.command()
+def retry(
+    *,
+    job_ids: JobIds = None,
+    ae_title: AeTitleChoice = "",
+    pipeline: PipelineChoice = "",
+    since: Since = "",
+    until: Until = "",
+    every: Every = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Submit faulted jobs again: those named, or all that match.
+
+    Example: `dicom-adapter jobs retry --aetitle COVIDAET --since 2024-05-31T08:00`
+    """
+    _decide(url, "retry", job_ids or [], _choice(ae_title, pipeline, since, until), every)
+
+
+@app.command()
+def discard(
+    *,
+    job_ids: JobIds = None,
+    ae_title: AeTitleChoice = "",
+    pipeline: PipelineChoice = "",
+    since: Since = "",
+    until: Until = "",
+    every: Every = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Give faulted jobs up: their instances may then be deleted.
+
+    Example: `dicom-adapter jobs discard 6c2f…`
+    """
+    _decide(url, "discard", job_ids or [], _choice(ae_title, pipeline, since, until), every)
+
+
+def _choice(ae_title: str, pipeline: str, since: str, until: str) -> dict[str, str]:
+    given = {"aeTitle": ae_title, "pipelineId": pipeline, "since": utc_time(since), "until": utc_time(until)}
+    return {name: value for name, value in given.items() if value}
+
+
+def _decide(url: str, verb: str, job_ids: list[str], choice: dict[str, str], every: bool) -> None:
+    if sum((bool(job_ids), bool(choice), every)) != 1:
+        raise UsageError(f"say which jobs to {verb}: their IDs, or --aetitle, --pipeline, --since, --until, or --all")
+    if job_ids:
+        for job_id in job_ids:
+            call(url, "POST", "jobs", job_id, verb)
+        affected = len(job_ids)
+    else:
+        affected = call(url, "POST", "jobs", verb, body=choice)["affected"]
+    print(f"{verb}: {affected} {'job' if affected == 1 else 'jobs'}")

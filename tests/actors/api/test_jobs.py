@@ -1,0 +1,162 @@
+"""Jobs over REST: what is listed, what a filter takes, and what a person decides."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from protocol import messages
+from protocol.ledger import Ledger
+from protocol.states import JobState, RunState
+from tests.actors.api import rows
+from tests.actors.api.rows import SECOND, START
+from tests.actors.api.surroundings import Owners
+
+
+@pytest.fixture
+def jobs(ledger: Ledger) -> None:
+    """Three jobs: done, faulted, and not yet taken over."""
+    with ledger.transaction():
+        rows.job("j-done", seconds=1)
+        steps = [[JobState.CREATING, START + 2 * SECOND], [JobState.COMPLETED, START + 3 * SECOND]]
+        rows.submission(
+            *("j-done", JobState.COMPLETED),
+            seconds=3,
+            payload_id="payload",
+            platform_state="Failed",
+            platform_job_id="P",
+            steps=steps,
+        )
+        rows.run(
+            *("j-done", RunState.FAILED),
+            exit_code=3,
+            error="exit code 3",
+            last_output="bad input",
+            started_ns=START + 4 * SECOND,
+            ended_ns=START + 5 * SECOND,
+        )
+        rows.job("j-fault", seconds=2, pipeline_id="p2", ae_title="OTHER")
+        rows.submission("j-fault", JobState.FAULTED, seconds=9, tries=3, last_error="no answer")
+        rows.job("j-new", seconds=3)
+
+
+DONE = {
+    "jobId": "j-done",
+    "payloadId": "payload",
+    "jobName": "covidaet-covid-j-done",
+    "pipelineId": "p1",
+    "aeTitle": "COVIDAET",
+    "state": "Completed",
+    "platformState": "Failed",
+    "priority": "normal",
+    "source": "COVIDAET (AeTitle)",
+    "instances": 2,
+    "tries": 0,
+    "lastError": "",
+    "created": "2023-11-14T22:13:21.000Z",
+    "updated": "2023-11-14T22:13:23.000Z",
+}
+
+
+@pytest.mark.usefixtures("jobs")
+def test_list(rest: httpx.Client) -> None:
+    """The newest first, each with exactly the documented fields; one without a submission is Queued."""
+    found = rest.get("/api/jobs").json()
+    assert [job["jobId"] for job in found] == ["j-new", "j-fault", "j-done"]
+    assert found[2] == DONE
+    assert (found[0]["state"], found[0]["payloadId"], found[0]["updated"]) == ("Queued", "", "2023-11-14T22:13:23.000Z")
+    assert (found[1]["tries"], found[1]["lastError"]) == (3, "no answer")
+
+
+@pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("state=faulted", ["j-fault"]),
+        ("state=Queued", ["j-new"]),
+        ("state=Creating", []),
+        ("aeTitle=OTHER", ["j-fault"]),
+        ("aeTitle=other", []),
+        ("pipelineId=p1", ["j-new", "j-done"]),
+        ("pipelineId=p1&state=Completed", ["j-done"]),
+        ("limit=1", ["j-new"]),
+        ("limit=1&offset=1", ["j-fault"]),
+        ("offset=3", []),
+    ],
+)
+def test_filters(rest: httpx.Client, query: str, expected: list[str]) -> None:
+    assert [job["jobId"] for job in rest.get(f"/api/jobs?{query}").json()] == expected
+
+
+@pytest.mark.parametrize("query", ["state=Done", "limit=0", "limit=501", "limit=x", "offset=-1", "offset=1.5"])
+def test_wrong_filters(rest: httpx.Client, query: str) -> None:
+    """The parameter is named."""
+    answer = rest.get(f"/api/jobs?{query}")
+    assert answer.status_code == 400
+    assert query.partition("=")[0] in answer.json()["detail"]
+
+
+@pytest.mark.usefixtures("jobs")
+def test_one(rest: httpx.Client) -> None:
+    """With its steps, and what its pipeline left behind."""
+    found = rest.get("/api/jobs/J-DONE").json()
+    assert found.items() >= DONE.items()
+    assert found["platformJobId"] == "P"
+    assert found["steps"] == [
+        {"state": "Creating", "time": "2023-11-14T22:13:22.000Z"},
+        {"state": "Completed", "time": "2023-11-14T22:13:23.000Z"},
+    ]
+    run: dict[str, Any] = found["run"]
+    assert (run["state"], run["exitCode"], run["error"]) == ("Failed", 3, "exit code 3")
+    assert (run["lastOutput"], run["ended"]) == ("bad input", "2023-11-14T22:13:25.000Z")
+    assert rest.get("/api/jobs/j-new").json()["run"] is None
+    assert rest.get("/api/jobs/none").status_code == 404
+
+
+@pytest.mark.usefixtures("jobs")
+def test_decide_on_one(rest: httpx.Client, owners: Owners) -> None:
+    """The submitter does it; what it does not do is told with the job's state."""
+    assert rest.post("/api/jobs/j-fault/Retry").json() == {"affected": 1}
+    assert rest.post("/api/jobs/j-fault/discard").status_code == 200
+    expected = [messages.RetryJobs(job_ids=("j-fault",)), messages.DiscardJobs(job_ids=("j-fault",))]
+    assert owners.take() == expected
+    owners.answer = lambda _: messages.Done(affected=0)
+    answer = rest.post("/api/jobs/j-done/retry")
+    assert (answer.status_code, "Completed" in answer.json()["detail"]) == (409, True)
+    owners.answer = lambda _: messages.Refused(reason="it is being submitted")
+    answer = rest.post("/api/jobs/j-done/retry")
+    assert (answer.status_code, answer.json()["detail"]) == (409, "it is being submitted")
+    owners.answer = lambda _: messages.Refused(reason="not now", transient=True)
+    answer = rest.post("/api/jobs/j-done/retry")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    owners.take()
+    assert rest.post("/api/jobs/none/retry").status_code == 404
+    assert owners.take() == []
+
+
+def test_decide_on_many(rest: httpx.Client, owners: Owners) -> None:
+    owners.answer = lambda _: messages.Done(affected=7)
+    filtered = {"AETITLE": "A", "pipelineId": "p", "since": "2023-11-14T23:13:20+01:00", "until": "2023-11-14T22:13:21"}
+    assert rest.post("/api/jobs/retry", json=filtered).json() == {"affected": 7}
+    assert rest.post("/api/jobs/discard", json={}).json() == {"affected": 7}
+    assert owners.take() == [
+        messages.RetryJobs(ae_title="A", pipeline_id="p", since_ns=START, until_ns=START + SECOND),
+        messages.DiscardJobs(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ({"aeTitel": "A"}, "'aeTitel' is not known here"),
+        ({"since": "yesterday"}, "since 'yesterday' is no time"),
+        ({"until": 5}, "until"),
+        ([], "not an object"),
+    ],
+)
+def test_a_wrong_filter_decides_nothing(rest: httpx.Client, owners: Owners, body: object, word: str) -> None:
+    """A name that is not known would otherwise discard what was not meant."""
+    answer = rest.post("/api/jobs/discard", json=body)
+    assert (answer.status_code, word in answer.json()["detail"]) == (400, True)
+    assert rest.post("/api/jobs/discard").status_code == 400
+    assert owners.take() == []

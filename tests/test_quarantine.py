@@ -1,0 +1,41 @@
+"""Instances that cannot be described are kept with their reason, until a person releases or discards them."""
+
+import json
+from pathlib import Path
+
+import pydicom
+
+from tests.gateway import Gateway
+from tests.peers import storescu
+from tests.samples import make_study
+
+
+def test_released_and_discarded(gateway: Gateway, tmp_path: Path) -> None:
+    gateway.add_source("MODALITY")
+    pipeline = gateway.add_pipeline("none", ["/bin/true"])
+    gateway.add_aetitle("STATION", groupBy="0008,1010", pipeline_none=pipeline)
+    study = make_study(tmp_path / "study", "PAT-Q", 2, rows=64, modality="MR")
+    for path in study.files.values():
+        dataset = pydicom.dcmread(path)
+        del dataset.StationName
+        dataset.save_as(path)
+    assert storescu(gateway.port, study.directory, called="STATION", calling="MODALITY").successes == 2
+
+    def quarantined() -> list[dict[str, str]]:
+        found: list[dict[str, str]] = json.loads(gateway.cli("quarantine", "list", "--json").stdout)
+        return found
+
+    gateway.wait_for(lambda: len(quarantined()) == 2, 20, "two instances in quarantine")
+    released, discarded = quarantined()
+    assert released["aeTitle"] == "STATION"
+    assert "0008" in released["reason"]
+    assert "PAT-Q" not in released["reason"]
+    assert released["id"] in gateway.cli("quarantine", "list").stdout
+
+    gateway.cli("quarantine", "release", released["id"])
+    gateway.cli("quarantine", "discard", discarded["id"])
+    (job,) = gateway.wait_jobs(1)
+    assert job["instances"] == 1
+    assert quarantined() == []
+    again = gateway.cli("quarantine", "discard", discarded["id"], check=False)
+    assert again.returncode == 1
