@@ -175,7 +175,7 @@ class Demo:
                 shown = told
             failed = [job for job in jobs if job["platformState"] == "Failed" or job["state"] == "Faulted"]
             if failed:
-                raise DemoError(f"job {failed[0]['jobName']} failed: {failed[0]['lastError']}")
+                raise DemoError(f"a job failed:\n{self.command('jobs', 'show', failed[0]['jobId'])}")
             return len(jobs) == count and all(job["platformState"] == "Succeeded" for job in jobs)
 
         self.wait(done, 90.0, f"{count} jobs have run")

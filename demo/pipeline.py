@@ -56,9 +56,10 @@ def measure(slices: list[Dataset]) -> str:
     spread = (
         f"mean {body.mean():.1f} {unit}, deviation {body.std():.1f}, range {volume.min():.0f} to {volume.max():.0f}"
     )
+    shape = f"{len(slices)} slices of {first.Columns} x {first.Rows}"
     return "\n".join(
         [
-            f"{first.Modality} series {first.SeriesNumber}, {about}: {len(slices)} slices of {size}",
+            f"{first.Modality} series {first.SeriesNumber}, {about}: {shape}",
             f"  {spread}",
             f"  {bars}",
             f"  {edges[0]:<24.0f}{edges[-1]:>24.0f} {unit}",

@@ -256,13 +256,29 @@ class ShardWriter:
         """
         shards = set()
         for part in parts:
-            os.close(part.fd)
-            part.fd = -1
-            os.rename(part.path, self._spool.instance_path(part.identifier))
+            self.name(part)
             shards.add(part.shard)
         if sync:
             for shard in shards:
                 sync_directory(self._spool.instances / shard)
+
+    def name(self, part: Part) -> None:
+        """Close an object and give it its name, which stands only when its directory has been synced.
+
+        Raises:
+            OSError: it may not be acknowledged.
+        """
+        fd, part.fd = part.fd, -1
+        os.close(fd)
+        os.rename(part.path, self._spool.instance_path(part.identifier))
+
+    def open_directory(self, shard: str) -> int:
+        """A descriptor of a shard, to sync it.
+
+        Raises:
+            OSError: there are no more descriptors.
+        """
+        return os.open(self._spool.instances / shard, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Say that this writer has nothing in transit any more."""

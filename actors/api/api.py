@@ -1,6 +1,7 @@
 """The actor: the base's main loop inside asyncio's, so that a web server that is stuck stops the heartbeats."""
 
 import asyncio
+import functools
 import socket
 import threading
 from collections.abc import Callable
@@ -17,11 +18,13 @@ from actors.api.server import Server
 from protocol.birth import Birth
 from protocol.config import Settings
 from protocol.errors import AdapterError, CannotCreateError, ConfigurationError
+from protocol.logs import Repeats
 from protocol.spool import Spool
 
 _THREADS = 16
-_REPAIR_SECONDS = 5.0
+_REPAIR_SECONDS = 2.0
 _FORGET_SECONDS = 3600.0
+_FLUSH_SECONDS = 5.0
 _LEDGER_SECONDS = 2.0
 
 
@@ -42,6 +45,7 @@ class Api(Actor):
             board=self.board,
             spool=self._spool,
         )
+        self._refused = Repeats(self.log.info)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="request")
         self._server: Server | None = None
         self._ended: asyncio.Future[None] | None = None
@@ -58,11 +62,12 @@ class Api(Actor):
     def start(self) -> None:
         """Make the application, and open the ledger beside it; without the ledger health is still answered."""
         self._spool.create()
-        opener = threading.Thread(target=self._book.open, args=(self._ledger_open, self._fail), daemon=True)
-        opener.start()
-        self._server = Server(application(self._gateway), self._listeners())
-        self._book.wait_open(_LEDGER_SECONDS)
+        open_ledger = functools.partial(self._book.open, self._ledger_open, self._fail)
+        threading.Thread(target=self._guarded, args=(open_ledger,), daemon=True).start()
+        self._server = Server(application(self._gateway, self._refused), self._listeners(), self._refused)
+        self._book.wait_first_try(_LEDGER_SECONDS)
         self.every(_REPAIR_SECONDS, self._repair_access)
+        self.every(_FLUSH_SECONDS, self._refused.flush)
         self.every(_FORGET_SECONDS, lambda: self._in_background(self._forget_deleted))
 
     def drain(self) -> None:
@@ -78,6 +83,7 @@ class Api(Actor):
 
     def stop(self) -> None:
         """Wait for the threads, since the bus must not be closed under them; each of their waits is bounded."""
+        self._refused.flush(everything=True)
         self._book.close()
         self._gateway.watchers.shutdown(cancel_futures=True)
         self._threads.shutdown(cancel_futures=True)
@@ -161,11 +167,18 @@ class Api(Actor):
         self.post(fail)
 
     def _repair_access(self) -> None:
-        if self._gateway.access.stale and self._book.wait_open(0.0):
+        if self._gateway.access.stale and self._book.is_open:
             self._in_background(self._write_access)
 
     def _in_background(self, work: Callable[[], None]) -> None:
-        self._threads.submit(work)
+        self._threads.submit(self._guarded, work)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """What a thread raises would otherwise be seen by nobody."""
+        try:
+            work()
+        except Exception:
+            self.log.unexpected("background_failed")
 
     def _write_access(self) -> None:
         try:

@@ -22,6 +22,7 @@ from actors.api.routes.quarantine import QuarantineController
 from actors.api.routes.sources import SourceController
 from actors.api.routes.trace import trace
 from actors.api.security import MAX_BODY_BYTES, Gate
+from protocol.logs import Repeats
 
 
 class _KeysDecoded(ASGIMiddleware):
@@ -34,11 +35,12 @@ class _KeysDecoded(ASGIMiddleware):
         await next_app(scope, receive, send)
 
 
-def application(gateway: Gateway) -> ASGIApp:
+def application(gateway: Gateway, refused: Repeats) -> ASGIApp:
     """The whole application as ASGI.
 
     Args:
         gateway: what the routes work with.
+        refused: writes that a peer was refused.
     """
     routes: list[ControllerRouterHandler] = [
         ClaraAeTitleController,
@@ -63,7 +65,7 @@ def application(gateway: Gateway) -> ASGIApp:
         logging_config=None,
         debug=False,
     )
-    return Gate(AnyCase(app, templates(app)), gateway.settings)
+    return Gate(AnyCase(app, templates(app)), gateway.settings, refused)
 
 
 def templates(app: Litestar) -> list[Template]:

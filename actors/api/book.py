@@ -27,7 +27,7 @@ class Book:
         self._url = url
         self._log = EventLogger("adapter.api")
         self._ledger: Ledger | None = None
-        self._opened = threading.Event()
+        self._tried = threading.Event()
         self._closing = threading.Event()
         self._reason = "the ledger is still being opened: try again"
 
@@ -50,30 +50,40 @@ class Book:
                 if self._reason != str(error):
                     self._log.error("ledger_unavailable", reason=str(error))
                 self._reason = str(error)
+                self._tried.set()
                 self._closing.wait(pause)
                 pause = min(10.0, pause * 2)
             else:
                 self._ledger = ledger
-                self._opened.set()
                 then()
+                self._tried.set()
                 return
 
     def close(self) -> None:
         """Stop trying."""
         self._closing.set()
 
-    def wait_open(self, seconds: float) -> bool:
-        """Wait until it is open; whether it is."""
-        return self._opened.wait(seconds)
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used."""
+        return self._ledger is not None
+
+    def wait_first_try(self, seconds: float) -> None:
+        """Wait until opening it was tried once, and what followed from that is done."""
+        self._tried.wait(seconds)
 
     @contextlib.contextmanager
     def use(self, wait_seconds: float = _WAIT_SECONDS) -> Iterator[Ledger]:
         """This thread's connection, closed when the block ends.
 
+        Args:
+            wait_seconds: how long the first try to open it is waited for.
+
         Raises:
-            LedgerError: it is not open, also after a short wait.
+            LedgerError: it is not open.
         """
-        self._opened.wait(wait_seconds)
+        if self._ledger is None:
+            self._tried.wait(wait_seconds)
         if self._ledger is None:
             raise LedgerError(self._reason)
         with self._ledger.database.connection_context():

@@ -18,12 +18,14 @@ from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope,
 from actors.api import problems
 from actors.api.problems import ProblemError
 from protocol.config import Settings
-from protocol.logs import EventLogger
+from protocol.logs import EventLogger, Repeats
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30.0
 _PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip")
 _JSON = ("application/json", "text/json")
+# Refusals that tell of a peer's fault, and not of ordinary work such as asking for what is not there.
+_TOLD = frozenset({400, 401, 403, 408, 413, 415})
 
 
 class Token:
@@ -38,6 +40,7 @@ class Token:
         self._log = EventLogger("adapter.api")
         self._seen: tuple[str, int, int, int] | None = None
         self._from_file = ""
+        self._unreadable = False
 
     def current(self) -> str:
         """The token; "" when none is configured, or its file cannot be read."""
@@ -50,11 +53,11 @@ class Token:
             if seen != self._seen:
                 with open(api.token_file, encoding="ascii") as file:
                     self._from_file = file.read(4096).strip()
-                self._seen = seen
+                self._seen, self._unreadable = seen, False
         except (OSError, UnicodeDecodeError) as error:
-            if self._seen is not None or not self._from_file:
+            if not self._unreadable:
                 self._log.error("token_unreadable", file=api.token_file, reason=type(error).__name__)
-            self._seen, self._from_file = None, ""
+            self._seen, self._from_file, self._unreadable = None, "", True
         return self._from_file
 
 
@@ -64,10 +67,12 @@ class Gate:
     Args:
         app: what is behind the gate.
         settings: the settings in force.
+        refused: writes that a peer was refused; the repeats of one are summed up.
     """
 
-    def __init__(self, app: ASGIApp, settings: Callable[[], Settings]) -> None:
+    def __init__(self, app: ASGIApp, settings: Callable[[], Settings], refused: Repeats) -> None:
         self._app = app
+        self._refused = refused
         self._settings = settings
         self._token = Token(settings)
         self._log = EventLogger("adapter.api")
@@ -78,7 +83,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        status = 0
+        status, reason = 0, "see the answer"
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -89,10 +94,16 @@ class Gate:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
             self.check(scope["method"], scope["client"], headers)
+            if b"%00" in scope["raw_path"] or b"%00" in scope["query_string"]:
+                raise ProblemError(400, "the path or the query holds a NUL character")
         except ProblemError as error:
+            reason = error.problem.detail
             await _answer(watched, error)
         else:
             await self._app(scope, _bounded(receive, started + BODY_SECONDS), watched)
+        if status in _TOLD:
+            peer = scope["client"][0] if scope["client"] else "unknown"
+            self._refused.add("request_refused", peer, method=scope["method"], status=status, reason=reason)
         if self._log.enabled(logging.DEBUG):
             took = round((time.monotonic() - started) * 1000, 1)
             self._log.debug("request", method=scope["method"], path=scope["path"], status=status, milliseconds=took)

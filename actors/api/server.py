@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import functools
+import logging
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +12,8 @@ import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from protocol.logs import Repeats
+
 HEADER_SECONDS = 15.0
 _LINE_BYTES = 64 * 1024
 
@@ -17,7 +21,10 @@ _LINE_BYTES = 64 * 1024
 class _Connection(H11Protocol):
     """Closes a connection that has not sent a whole request head in time, be it its first or a later one."""
 
-    _late: asyncio.TimerHandle | None = None
+    def __init__(self, refused: Repeats, **inherited: Any) -> None:
+        super().__init__(**inherited)
+        self._refused = refused
+        self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -32,6 +39,10 @@ class _Connection(H11Protocol):
         super().on_response_complete()
         self._expect_request()
 
+    def send_400_response(self, msg: str) -> None:
+        self._refused.add("request_refused", self.client[0] if self.client else "unknown", reason="this is no HTTP")
+        super().send_400_response(msg)
+
     def _expect_request(self) -> None:
         if self._late is not None:
             self._late.cancel()
@@ -42,17 +53,22 @@ class _Connection(H11Protocol):
             self.transport.close()
 
 
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
+
+
 class Server(uvicorn.Server):
     """Serves an application on sockets that listen already.
 
     Args:
         app: what is served.
         sockets: they are closed when it ends, and stay open for those who share them.
+        refused: writes that a peer was refused.
     """
 
-    def __init__(self, app: ASGIApp, sockets: list[socket.socket]) -> None:
+    def __init__(self, app: ASGIApp, sockets: list[socket.socket], refused: Repeats) -> None:
         options: dict[str, Any] = {
-            "http": _Connection,
+            "http": functools.partial(_Connection, refused),
             "ws": "none",
             "lifespan": "off",
             "loop": "none",
@@ -64,6 +80,8 @@ class Server(uvicorn.Server):
             "h11_max_incomplete_event_size": _LINE_BYTES,
         }
         super().__init__(uvicorn.Config(app, **options))
+        # Its words about each peer and about itself are ours to say; a filter outlives changed levels.
+        logging.getLogger("uvicorn.error").addFilter(_is_error)
         self._sockets = sockets
 
     @contextlib.contextmanager

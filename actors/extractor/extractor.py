@@ -5,8 +5,11 @@ processor's sweep, which asks again for what is on disk but not on record.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from urllib.parse import urlsplit
+
+import msgspec
 
 from actors.actor import Actor
 from actors.extractor import header as dicom
@@ -33,6 +36,8 @@ MOST_WAITING = 100_000
 """Instances that may wait here; what comes beyond is left to the processor's sweep."""
 _UNKNOWN = "unknown"
 
+_Queue = OrderedDict[str, StoredInstance]
+
 
 class Extractor(Actor):
     """Describes instances: identifiers, association, and the elements that jobs and job processors want."""
@@ -46,8 +51,8 @@ class Extractor(Actor):
         self._wanted_tags: tuple[str, ...] | None = None
         self._wanted = dicom.Wanted(())
         # In the order of their arrival, by identifier: what is asked for twice is described once.
-        self._waiting: dict[str, StoredInstance] = {}
-        self._released: dict[str, StoredInstance] = {}
+        self._waiting: _Queue = OrderedDict()
+        self._released: _Queue = OrderedDict()
         self._turn_is_due = False
         self._troubles = Repeats(self.log.warning)
         self._descriptions: Sender
@@ -79,7 +84,7 @@ class Extractor(Actor):
         count = len(self._waiting) + len(self._released)
         return f"{count} waiting" if count else ""
 
-    def _enqueue(self, queue: dict[str, StoredInstance], instances: tuple[StoredInstance, ...]) -> None:
+    def _enqueue(self, queue: _Queue, instances: tuple[StoredInstance, ...]) -> None:
         for instance in instances:
             if len(queue) >= MOST_WAITING:
                 self._troubles.add("instances_left_to_the_sweep", "bus", waiting=len(queue))
@@ -104,10 +109,10 @@ class Extractor(Actor):
         elif self.draining:
             self.finish()
 
-    def _described(self, queue: dict[str, StoredInstance], lenient: bool) -> Iterator[DescribedInstance]:
+    def _described(self, queue: _Queue, lenient: bool) -> Iterator[DescribedInstance]:
         ends = time.monotonic() + TURN_SECONDS
         for _ in range(min(BATCH, len(queue))):
-            instance = queue.pop(next(iter(queue)))
+            instance = queue.popitem(last=False)[1]
             described = self._describe(instance, lenient)
             if described is not None:
                 yield described
@@ -140,8 +145,8 @@ class Extractor(Actor):
             if tags != self._wanted_tags:
                 self._wanted = dicom.Wanted(tags)
                 self._wanted_tags = tags
-        except Exception:
-            self.log.unexpected("access_list_not_read")
+        except (OSError, ValueError, msgspec.DecodeError) as error:
+            self._troubles.add("access_list_not_read", "spool", error=type(error).__name__)
 
 
 def _description(

@@ -3,7 +3,7 @@
 import functools
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 _NUMBERS = {
     b"US": "H", b"SS": "h", b"UL": "L", b"SL": "l", b"UV": "Q", b"SV": "q", b"FL": "f", b"FD": "d",
@@ -14,7 +14,6 @@ _ONE_VALUE = frozenset(b"LT ST UR UT".split())
 # PS3.5 §6.1.2.3: Specific Character Set (0008,0005) tells how these are encoded.
 _BY_CHARACTER_SET = frozenset(b"LO LT PN SH ST UC UT".split())
 _PLAIN = frozenset(b"AE AS CS DA DS DT IS LO SH TM UI".split())
-_KEEPS_LEADING_SPACES = frozenset(b"PN UC".split())
 
 _ESCAPE = b"\x1b"
 _FRAGMENT = re.compile(rb"\x1b?[^\x1b]*")
@@ -58,10 +57,13 @@ def without_nul(text: str) -> str:
 
 
 def _without_padding(vr: bytes, text: str) -> str:
-    strip: Callable[[str, str], str] = str.rstrip if vr in _KEEPS_LEADING_SPACES or vr in _ONE_VALUE else str.strip
-    if vr in _ONE_VALUE or "\\" not in text:
-        return strip(text, " \0")
-    return "\\".join(strip(value, " \0") for value in text.split("\\"))
+    if vr in _ONE_VALUE:
+        return text.rstrip(" \0")
+    values = text.split("\\")
+    if vr == b"PN":
+        # PS3.5 §6.2.1.1: empty component groups at the end may be left out, so they tell nothing.
+        return "\\".join(value.rstrip(" \0=") for value in values)
+    return "\\".join(value.rstrip(" \0") if vr == b"UC" else value.strip(" \0") for value in values)
 
 
 def _numbers(layout: str, raw: bytes) -> str:

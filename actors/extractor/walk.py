@@ -11,7 +11,7 @@ from struct import Struct
 UNDEFINED = 0xFFFFFFFF
 DEEPEST = 128
 """Nesting of sequences. What is deeper is quarantined: it would end recursive parsers further on."""
-LONGEST_VALUE = 16 * 1024
+LONGEST_VALUE = 4 * 1024
 """Bytes of one wanted value that are read at most; the rest is cut off."""
 MOST_ELEMENTS = 200_000
 """Elements that are looked at closely: wanted, long, or nested."""

@@ -218,7 +218,7 @@ class Shim:
                 self._poll.unregister(self._alive)
                 self._end("stopped", self._stop_seconds)
         while self._signals:
-            number = self._signals.pop()
+            number = self._signals.pop(0)
             if number == signal.SIGTERM:
                 self._end("stopped", self._stop_seconds)
             elif number == signal.SIGUSR1:

@@ -16,6 +16,7 @@ from protocol.logs import EventLogger
 
 LONGEST_TRANSIT_SECONDS = 900.0
 RECHECK_SECONDS = 0.25
+_AT_ONCE = 100
 TIMEOUT_OF_UNKNOWN_SECONDS = 5.0
 _TOLD_AFTER_SECONDS = 10.0
 
@@ -129,14 +130,14 @@ class Closer:
         return len(self._holds)
 
     def closable(self, now: Moment) -> list[OpenGroup]:
-        """The groups that close now; all others that were due have their next look.
+        """Groups that close now, a bounded number; all others that were due have their next look.
 
         Raises:
             peewee.PeeweeException: the ledger does not answer; nothing was changed that matters.
         """
         clock = now.boot_ns / NANOSECONDS
         quiet = []
-        for group in self._groups.due(clock):
+        for group in self._groups.due(clock, _AT_ONCE):
             deadline = self._deadline(group)
             # Its look is renewed before anything can fail, so that no group is ever forgotten.
             self._groups.look_at(group, deadline if clock < deadline else clock + RECHECK_SECONDS)

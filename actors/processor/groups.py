@@ -215,10 +215,10 @@ class OpenGroups:
             heapq.heappop(self._queue)
         return self._queue[0][0] if self._queue else None
 
-    def due(self, clock: float) -> list[OpenGroup]:
-        """The groups to look at now; each must be given its next look, or be removed."""
-        groups = []
-        while (at := self.next_look()) is not None and at <= clock:
+    def due(self, clock: float, most: int) -> list[OpenGroup]:
+        """Some of the groups to look at now; each must be given its next look, or be removed."""
+        groups: list[OpenGroup] = []
+        while len(groups) < most and (at := self.next_look()) is not None and at <= clock:
             group_id = heapq.heappop(self._queue)[1]
             del self._looks[group_id]
             groups.append(self._by_id[group_id])

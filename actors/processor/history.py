@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 
+from protocol import killpoints
 from protocol.ledger import PAGE_ROWS, Group, Instance, InstanceHistory, Ledger, Reclaim, tuples
 from protocol.spool import Spool
 from protocol.states import GroupState, InstanceState, advance
@@ -39,6 +40,7 @@ class History:
             of_group = Instance.select(Instance.identifier).where(Instance.group_id == group_id).limit(PAGE_ROWS)
             while identifiers := [row[0] for row in tuples(of_group)]:
                 self._move(identifiers, reclaimed_ns)
+                killpoints.reach("processor.history-moved")
                 yield
             with self._ledger.transaction():
                 Group.update(state=advance(GroupState.CLOSED, GroupState.RECLAIMED)).where(

@@ -10,6 +10,7 @@ from actors.processor.groups import OpenGroup
 from actors.processor.naming import JobNames
 from actors.processor.plugin import Plugin, PluginError
 from actors.processor.registry import Registry
+from protocol import killpoints
 from protocol.clock import NANOSECONDS, Moment
 from protocol.job_processors import JobPlan
 from protocol.ledger import Group, Instance, Job, Ledger, Submission, pages, tuples
@@ -63,16 +64,17 @@ class JobMaker:
             except PluginError as error:
                 self._log.error("group_not_closed", group=group.group_id, ae_title=group.ae_title, reason=str(error))
                 failed(group, pause)
-        jobs: list[dict[str, object]] = []
-        with self._ledger.transaction():
-            for group, plugin, plans in planned:
-                Group.update(state=advance(GroupState.OPEN, GroupState.CLOSED), closed_ns=now.wall_ns).where(
-                    Group.group_id == group.group_id
+        jobs: list[tuple[object, ...]] = []
+        if planned:
+            killpoints.reach("processor.jobs-planned")
+            state = advance(GroupState.OPEN, GroupState.CLOSED)
+            with self._ledger.transaction():
+                Group.update(state=state, closed_ns=now.wall_ns).where(
+                    Group.group_id.in_([group.group_id for group, _, _ in planned])
                 ).execute()
-                for plan in plans:
-                    job = self._job(group, plugin, plan, now)
-                    Job.insert(job).execute()
-                    jobs.append(job)
+                jobs = [self._job(group, plugin, plan, now) for group, plugin, plans in planned for plan in plans]
+                self._ledger.insert_rows(Job, jobs)
+            killpoints.reach("processor.group-closed")
         for group, _, plans in planned:
             self._log.info(
                 "group_closed",
@@ -82,21 +84,22 @@ class JobMaker:
                 instances=group.instances,
                 jobs=len(plans),
             )
-        return [group for group, _, _ in planned], [str(job["job_id"]) for job in jobs]
+        return [group for group, _, _ in planned], [str(job[0]) for job in jobs]
 
-    def _job(self, group: OpenGroup, plugin: Plugin, plan: JobPlan, now: Moment) -> dict[str, object]:
+    def _job(self, group: OpenGroup, plugin: Plugin, plan: JobPlan, now: Moment) -> tuple[object, ...]:
+        """A job's row, all columns in their order."""
         moment = datetime.fromtimestamp(now.wall_ns / NANOSECONDS, tz=UTC)
-        return {
-            "job_id": str(uuid.uuid4()),
-            "group_id": group.group_id,
-            "ae_title": group.ae_title,
-            "name": self._names.new(group.ae_title, plan.label, moment),
-            "pipeline_id": plan.pipeline_id,
-            "priority": plan.priority,
-            "source": f"{group.ae_title} ({plugin.label})",
-            "instances": group.instances,
-            "created_ns": now.wall_ns,
-        }
+        return (
+            str(uuid.uuid4()),
+            group.group_id,
+            group.ae_title,
+            self._names.new(group.ae_title, plan.label, moment),
+            plan.pipeline_id,
+            plan.priority,
+            f"{group.ae_title} ({plugin.label})",
+            group.instances,
+            now.wall_ns,
+        )
 
 
 class Members(Sequence[DescribedInstance]):
@@ -126,7 +129,7 @@ class Members(Sequence[DescribedInstance]):
         query = Instance.select().where(
             (Instance.group_id == self._group.group_id) & (Instance.state == InstanceState.GROUPED)
         )
-        for rows in pages(query, Instance.identifier):
+        for rows in pages(query.namedtuples(), Instance.identifier):
             for row in rows:
                 yield DescribedInstance(
                     identifier=row.identifier,

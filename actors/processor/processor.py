@@ -19,7 +19,7 @@ from actors.processor.recording import Recorder
 from actors.processor.registry import Registry
 from actors.processor.shards import OpenShards
 from actors.processor.sweep import SWEEP_SECONDS, Sweep
-from protocol import channels, clock, messages
+from protocol import channels, clock, killpoints, messages
 from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
@@ -29,7 +29,6 @@ from protocol.spool import Spool
 _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
 _FIRST_SWEEP_SECONDS = 0.1  # the channels must be connected
 _BATCHES_BEFORE_CLOSING = 4
-_CLOSED_AT_ONCE = 50
 
 
 class Processor(Actor):
@@ -150,7 +149,7 @@ class Processor(Actor):
             members = Instance.select(Instance.identifier, Instance.sop_instance_uid).where(
                 Instance.group_id == group.group_id
             )
-            for rows in pages(members, Instance.identifier):
+            for rows in pages(members.namedtuples(), Instance.identifier):
                 for row in rows:
                     group.held.add(hash(row.sop_instance_uid))
                     self._associations.note(row.identifier, group.ae_title, group.group_id)
@@ -211,16 +210,14 @@ class Processor(Actor):
 
     def _close(self) -> None:
         now = clock.now()
-        closable = self._closer.closable(now)
-        for start in range(0, len(closable), _CLOSED_AT_ONCE):
-            closed, job_ids = self._jobs.close(
-                closable[start : start + _CLOSED_AT_ONCE],
-                now,
-                lambda group, seconds: self._closer.postpone(group, now, seconds),
-            )
-            for group in closed:
-                self._closer.closed(group)
-            self._announcer.announce(job_ids)
+        closed, job_ids = self._jobs.close(
+            self._closer.closable(now), now, lambda group, seconds: self._closer.postpone(group, now, seconds)
+        )
+        for group in closed:
+            self._closer.closed(group)
+        self._announcer.announce(job_ids)
+        if job_ids:
+            killpoints.reach("processor.jobs-announced")
 
     def _begin_sweep(self) -> None:
         if self._sweep_steps is None and not self._availability.doubtful:

@@ -14,6 +14,7 @@ from actors.processor.groups import Key, OpenGroup, OpenGroups
 from actors.processor.placing import Entry, Held, Placer
 from actors.processor.plugin import PluginError
 from actors.processor.registry import Registry, Service
+from protocol import killpoints
 from protocol.clock import Moment
 from protocol.ledger import Group, Instance, Ledger, tuples
 from protocol.messages import DescribedInstance, StoredInstance
@@ -93,7 +94,9 @@ class Recorder:
         placer.place(self._sort(batch, entries, outcome))
         entries += placer.placed
         if entries:
+            killpoints.reach("processor.instances-placed")
             self._commit(entries, placer.changed, placer.superseded)
+            killpoints.reach("processor.instances-recorded")
             self._remember(entries, placer.changed, outcome)
         outcome.deferred = [
             (Description(entry.instance, entry.before is not None), held) for entry, held in placer.comparisons
@@ -181,9 +184,9 @@ class Recorder:
             outcome.recorded.append(instance.identifier)
             self._associations.note(instance.identifier, instance.called_ae_title, entry.group_id)
             self._comparer.forget(instance.identifier)
-            group = self._groups.by_id(entry.group_id) if entry.group_id else None
-            if group is not None:
-                group.held.add(hash(instance.sop_instance_uid))
+            joined = self._groups.by_id(entry.group_id) if entry.group_id else None
+            if joined is not None:
+                joined.held.add(hash(instance.sop_instance_uid))
 
 
 class _CannotGroupError(Exception):

@@ -16,6 +16,7 @@ from actors.receiver.association import Association
 from actors.receiver.names import HostNames
 from actors.receiver.shared import RECEIVE_BYTES, Shared
 from actors.receiver.store import Store
+from actors.receiver.syncer import open_syncer
 from protocol import channels
 from protocol.access import AccessFile
 from protocol.birth import Birth
@@ -61,7 +62,7 @@ class Receiver(Actor):
             admission=Admission(AccessFile(self._spool.access), names, self.log),
             names=names,
             writer=writer,
-            store=Store(writer, self.post, self.log),
+            store=Store(writer, open_syncer(self)),
             announce=self._stored.append,
             log=self.log,
             repeats=self._repeats,

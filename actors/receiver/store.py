@@ -1,19 +1,17 @@
-"""The durable write: complete objects become instances, several at a time, before they are answered.
+"""The durable write: complete objects become instances before they are answered.
 
-A few threads wait for the disk, so that the receive loop does not. Whoever comes next takes all objects that are
-pending (group commit): each file is synced, each is renamed, and each directory is synced once. Then, and not before,
-the loop is told.
+A file is synced, renamed, and its directory synced; then, and not before, its sender hears of it. Many objects share a
+directory's sync: while one runs, all that are renamed wait for the next, which takes them together (group commit).
 """
 
 import ctypes
-import threading
-from collections.abc import Callable, Sequence
+import os
+from functools import partial
 
+from actors.receiver.syncer import Syncer
 from protocol import clock
-from protocol.logs import EventLogger
-from protocol.spool import Part, ShardWriter, sync_file
+from protocol.spool import Part, ShardWriter
 
-_THREADS = 3
 _SYNC_FILE_RANGE_WRITE = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,7 +32,7 @@ class Complete:
         self.part = part
         self.size = size
         self.stored: clock.Moment | None = None
-        self.error: Exception | None = None
+        self.error: OSError | None = None
 
     def answer(self) -> None:
         """Called in the loop when it was `stored`, or could not be (`error`)."""
@@ -46,22 +44,14 @@ class Store:
 
     Args:
         writer: of this process.
-        post: calls back in the receive loop; safe from any thread.
-        log: told of what no part can be told.
+        syncer: syncs files and directories.
     """
 
-    def __init__(self, writer: ShardWriter, post: Callable[[Callable[[], None]], None], log: EventLogger) -> None:
+    def __init__(self, writer: ShardWriter, syncer: Syncer) -> None:
         self._writer = writer
-        self._post = post
-        self._log = log
-        self._pending: list[Complete] = []
-        self._some = threading.Condition()
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, daemon=True, name=f"store {number}") for number in range(_THREADS)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._syncer = syncer
+        self._named: dict[str, list[Complete]] = {}  # by shard: renamed, and waiting for the directory's next sync
+        self._syncing: set[str] = set()  # shards whose directory is being synced
 
     def commit(self, complete: Complete, *, sync: bool) -> None:
         """Make an object an instance; its `answer` is called when it is one, or cannot be.
@@ -70,63 +60,60 @@ class Store:
             complete: the object.
             sync: whether it must be on stable storage first; without, it is answered before this returns.
         """
+        assert complete.part
         if sync:
-            with self._some:
-                self._pending.append(complete)
-                self._some.notify()
-        else:
-            self._publish([complete], sync=False)
-            complete.answer()
+            self._syncer.sync(complete.part.fd, partial(self._data_synced, complete), data_only=True)
+        elif self._name(complete):
+            _answer([complete], None)
 
     def close(self, seconds: float) -> None:
-        """Commit what is pending, and end.
+        """Wait for what is under way, but not longer than so many seconds."""
+        self._syncer.close(seconds)
 
-        Args:
-            seconds: how long to wait for a disk that does not answer.
-        """
-        with self._some:
-            self._closed = True
-            self._some.notify_all()
-        for thread in self._threads:
-            thread.join(seconds)
+    def _data_synced(self, complete: Complete, error: OSError | None) -> None:
+        assert complete.part
+        if error is not None:
+            _answer([complete], error)
+        elif self._name(complete):
+            shard = complete.part.shard
+            self._named.setdefault(shard, []).append(complete)
+            if shard not in self._syncing:
+                self._sync_directory(shard)
 
-    def _work(self) -> None:
-        while True:
-            with self._some:
-                while not self._pending and not self._closed:
-                    self._some.wait()
-                if not self._pending:
-                    return
-                group, self._pending = self._pending, []
-            self._commit_group(group)
-
-    def _commit_group(self, group: Sequence[Complete]) -> None:
-        for complete in group:
-            assert complete.part
-            try:
-                sync_file(complete.part.fd)
-            except OSError as error:
-                complete.error = error
-        self._publish([complete for complete in group if complete.error is None], sync=True)
-        self._post(lambda: _answer(group))
-
-    def _publish(self, group: Sequence[Complete], *, sync: bool) -> None:
+    def _name(self, complete: Complete) -> bool:
+        assert complete.part
         try:
-            self._writer.publish([complete.part for complete in group if complete.part], sync=sync)
-        except Exception as error:
-            # Whatever it was: these are not stored, their senders must hear it, and this thread must live on.
-            if not isinstance(error, OSError):
-                self._log.unexpected("publishing_failed")
-            for complete in group:
-                complete.error = error
+            self._writer.name(complete.part)
+        except OSError as error:
+            _answer([complete], error)
+            return False
+        return True
+
+    def _sync_directory(self, shard: str) -> None:
+        group = self._named.pop(shard)
+        try:
+            fd = self._writer.open_directory(shard)
+        except OSError as error:
+            _answer(group, error)
             return
-        now = clock.now()
-        for complete in group:
-            complete.stored = now
+        self._syncing.add(shard)
+        self._syncer.sync(fd, partial(self._directory_synced, shard, fd, group), data_only=False)
+
+    def _directory_synced(self, shard: str, fd: int, group: list[Complete], error: OSError | None) -> None:
+        os.close(fd)
+        self._syncing.discard(shard)
+        if shard in self._named:
+            self._sync_directory(shard)
+        _answer(group, error)
 
 
-def _answer(group: Sequence[Complete]) -> None:
+def _answer(group: list[Complete], error: OSError | None) -> None:
+    now = clock.now()
     for complete in group:
+        if error is None:
+            complete.stored = now
+        else:
+            complete.error = error
         complete.answer()
 
 

@@ -75,7 +75,7 @@ def test_nothing_of_the_patient(rest: httpx.Client) -> None:
     assert "SECRET-PID" not in rest.get("/api/trace/1.2.3").text
 
 
-@pytest.mark.parametrize("uid", ["1.2.3.4.5", "x", "%00", "1'--", "..%2f.."])
+@pytest.mark.parametrize("uid", ["1.2.3.4.5", "x", "%01", "1'--", "..%2f.."])
 def test_unknown_study(rest: httpx.Client, uid: str) -> None:
     answer = rest.get(f"/api/trace/{uid}")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")

@@ -11,6 +11,7 @@ import pytest
 from actors.api.problems import ProblemError
 from actors.api.security import MAX_BODY_BYTES, Gate, host_allowed
 from protocol.config import Settings, load
+from protocol.logs import Repeats
 from tests.actors.api.surroundings import Surroundings
 from tests.actors.launcher import wait_until
 
@@ -31,7 +32,7 @@ def gate_of(settings: Settings) -> Gate:
 
     async def nothing(*_: object) -> None: ...
 
-    return Gate(nothing, lambda: settings)
+    return Gate(nothing, lambda: settings, Repeats(lambda *_, **__: None))
 
 
 def status(gate: Gate, client: tuple[str, int] | None, method: str = "GET", **headers: str) -> int:
@@ -222,6 +223,8 @@ def test_refusals_over_http(rest: httpx.Client) -> None:
         answer = rest.post("/api/config/sourceaetitle", content=b"{}", headers=headers)
         assert (answer.status_code, answer.headers["content-type"]) == (expected, "application/problem+json")
     assert rest.get("/api/config/sourceaetitle", headers={"x-forwarded-for": "10.1.1.1"}).status_code == 401
+    for path in ("/api/jobs/a%00b", "/api/jobs?aeTitle=%00"):
+        assert rest.get(path).status_code == 400
     assert rest.get("/nothing/here").headers["content-type"] == "application/problem+json"
     answer = rest.patch("/api/jobs")
     assert (answer.status_code, "GET" in answer.headers["allow"]) == (405, True)
@@ -236,6 +239,7 @@ def test_garbage_on_the_port(running: Surroundings) -> None:
             while connection.recv(65536):
                 pass
     assert running.rest.get("/api/config/sourceaetitle").status_code == 200
+    running.api.wait_for_log("request_refused peer=127.0.0.1")
 
 
 def test_settings_apply_without_a_restart(tmp_path: Path) -> None:

@@ -49,6 +49,13 @@ class World:
         # The writing end of `alive` is closed now: shims end by themselves.
         wait_until(lambda: not self.processes(), f"the end of {self.processes()}")
 
+    def supervisor_dies(self) -> None:
+        """Close the pipe that only the supervisor holds; actors that are started from now on have another one."""
+        launcher = self.launcher
+        os.close(launcher._alive_writing)
+        os.close(launcher._alive_reading)
+        launcher._alive_reading, launcher._alive_writing = os.pipe2(os.O_CLOEXEC)
+
     # Decisions of others.
 
     def group(self, count: int = 3, size: int = 1000, **columns: object) -> int:
@@ -176,12 +183,15 @@ class World:
             messages.CreateRun(job_id=job_id, name="n", pipeline_id=pipeline_id, priority=priority, metadata={})
         )
         assert isinstance(answer, messages.RunCreated)
-        for instance in Instance.select().where(Instance.group_id == self.group(files)):
-            name = payload_name(PATIENT, STUDY, SERIES, instance.sop_instance_uid)
-            target = Path(answer.payload_directory, name)
+        self.link_payload(self.group(files), answer.payload_directory)
+        return job_id
+
+    def link_payload(self, group_id: int, directory: str) -> None:
+        """Put a group's files into a payload, as the submitter does."""
+        for instance in Instance.select().where(Instance.group_id == group_id):
+            target = Path(directory, payload_name(PATIENT, STUDY, SERIES, instance.sop_instance_uid))
             target.parent.mkdir(parents=True, exist_ok=True)
             os.link(self.spool.instance_path(instance.identifier), target)
-        return job_id
 
     # What became of it.
 
@@ -199,12 +209,12 @@ class World:
         """Wait until a run is in one of some states; any final one by default."""
         wanted = states or (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED)
         query = Run.select().where(Run.job_id == job_id, Run.state.in_(wanted))
-        return wait_until(query.first, f"run {' or '.join(wanted)}", seconds)
+        return wait_until(lambda: query.clone().first(), f"run {' or '.join(wanted)}", seconds)
 
     def wait_submission(self, job_id: str, *states: JobState, seconds: float = 30.0) -> Submission:
         """Wait until a submission is in one of some states."""
         query = Submission.select().where(Submission.job_id == job_id, Submission.state.in_(states))
-        return wait_until(query.first, f"submission {' or '.join(states)}", seconds)
+        return wait_until(lambda: query.clone().first(), f"submission {' or '.join(states)}", seconds)
 
     def home(self, job_id: str) -> Path:
         """The run's directory."""
@@ -213,6 +223,14 @@ class World:
     def output(self, job_id: str) -> Path:
         """The output of the run's latest try."""
         return self.home(job_id) / "runs" / str(self.run(job_id).tries) / "output"
+
+    def wait_begun(self, job_id: str) -> None:
+        """Wait until the pipeline has made its file `begun`."""
+
+        def has_begun() -> bool:
+            return (self.output(job_id) / "begun").exists()
+
+        wait_until(has_begun, "the command")
 
     def log_of(self, job_id: str) -> bytes:
         """What the latest try said."""

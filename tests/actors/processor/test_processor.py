@@ -1,19 +1,40 @@
 """The processor as a process: real files, a real ledger, and a test that plays its neighbours."""
 
 import re
+import sqlite3
 import time
 
+import msgspec
 import pytest
 
-from tests.actors.processor.world import Association, World
+from protocol import messages
+from protocol.clock import seconds_between
+from protocol.errors import RefusedError
+from protocol.ledger import (
+    AeTitle,
+    Group,
+    Instance,
+    InstanceHistory,
+    Job,
+    Reclaim,
+    SealedShard,
+    tuples,
+)
+from tests.actors.launcher import wait_until
+from tests.actors.processor.world import PATIENT, STUDY, Association, World
+
+
+def let_pass(seconds: float) -> None:
+    """Let time pass in which something must not happen."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end, "time passes")
 
 
 def test_two_ae_titles_make_four_and_four_jobs(world: World) -> None:
     """By study with one pipeline, and by patient with two: two patients with two studies each, sent to both."""
     world.add_ae_title("Clara1", 0.5, pipeline_one="id-1")
-    world.add_ae_title(
-        "Clara2", 0.7, groupBy="0010,0020", priority="Higher", pipeline_two="id-2", pipeline_three="id-3"
-    )
+    two = {"pipeline_two": "id-2", "pipeline_three": "id-3"}
+    world.add_ae_title("Clara2", 0.7, groupBy="0010,0020", priority="Higher", **two)
     world.start()
     for ae_title in ("Clara1", "Clara2"):
         for patient in ("A", "B"):
@@ -33,9 +54,464 @@ def test_two_ae_titles_make_four_and_four_jobs(world: World) -> None:
         ("id-3", 6, "higher"),
         ("id-3", 6, "higher"),
     ]
-    assert {job["source"] for job in jobs} == {
-        "Clara1 (AE Title Job Processor)",
-        "Clara2 (AE Title Job Processor)",
-    }
+    assert {job["source"] for job in jobs} == {"Clara1 (AE Title Job Processor)", "Clara2 (AE Title Job Processor)"}
     assert all(re.fullmatch(r"clara[12]-(one|two|three)-\d{14}", job["name"]) for job in jobs)
     assert {group["state"] for group in world.groups()} == {"Closed"}
+
+
+def test_one_study_over_five_associations_is_one_job(world: World) -> None:
+    world.add_ae_title("AE", 0.5)
+    world.start()
+    stored = []
+    for _ in range(5):
+        instance = Association(world, "AE").store("1.2.3")
+        stored.append(instance.identifier)
+        world.describe(instance)
+    world.announced(1)
+    assert world.members() == [set(stored)]
+
+
+def test_a_backlog_never_splits_a_study(world: World) -> None:
+    """Descriptions that come long after the timeout still belong to the one job; other AE titles do not wait."""
+    world.add_ae_title("SLOW", 0.3)
+    world.add_ae_title("QUICK", 0.3)
+    world.start()
+    association = Association(world, "SLOW")
+    instances = [association.store("1.2.3") for _ in range(6)]
+    world.describe(*instances[:3])
+    world.describe(Association(world, "QUICK").store("1.2.4"))
+    (quick,) = world.announced(1)
+    world.asked(each.identifier for each in instances[3:])  # far past the timeout
+    assert [job["job_id"] for job in world.jobs()] == [quick]
+    world.describe(*instances[3:])
+    (slow,) = world.announced(1)
+    assert world.members()[0] == {each.identifier for each in instances}
+    assert {job["job_id"]: job["instances"] for job in world.jobs()}[slow] == 6
+
+
+def test_an_ae_title_that_never_rests_does_not_hold_its_groups_open(world: World) -> None:
+    """What is stored after a group's deadline is not waited for."""
+    world.add_ae_title("AE", 0.3)
+    world.start()
+    instance, before = Association(world, "AE").store("1.2.3"), Association(world, "AE").store("1.2.4")
+    world.describe(instance)
+    let_pass(0.8)
+    Association(world, "AE").store("1.2.5")
+    assert world.jobs() == [], "an instance that was stored before the deadline is not on record"
+    world.describe(before)
+    world.announced(1)
+    assert [group["key_value"] for group in world.groups() if group["state"] == "Closed"] == ["1.2.3"]
+
+
+def test_an_object_in_transit_holds_its_associations_group(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    actor = world.start()
+    association, other = Association(world, "AE"), Association(world, "AE")
+    first, elsewhere = association.store("1.2.3"), other.store("1.2.4")
+    part = association.begin()
+    world.describe(first, elsewhere)
+    world.announced(1)  # of the other study: this moment is past both deadlines
+    let_pass(0.6)
+    assert [group["key_value"] for group in world.groups() if group["state"] == "Closed"] == ["1.2.4"]
+    second = association.store("1.2.3", part=part)
+    let_pass(0.6)
+    assert len(world.jobs()) == 1, "what was in transit is on disk, and not on record"
+    world.describe(second)
+    world.announced(1)
+    assert {first.identifier, second.identifier} in world.members()
+    assert actor.process.poll() is None
+
+
+def test_an_object_that_was_aborted_lets_the_group_close(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    world.start()
+    association = Association(world, "AE")
+    world.describe(association.store("1.2.3"))
+    part = association.begin()
+    let_pass(0.8)
+    assert world.jobs() == []
+    part.discard()
+    world.announced(1)
+
+
+def test_a_dead_writers_part_holds_nothing(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    world.start()
+    association = Association(world, "AE")
+    instance = association.store("1.2.3")
+    association.begin()
+    world.writer.close()
+    try:
+        world.describe(instance)
+        world.announced(1)
+    finally:
+        world.new_writer()
+
+
+def test_repeats_and_other_versions_in_an_open_group(world: World) -> None:
+    """Equal bytes are repeats; of other bytes the later, or the earlier, stays, as the AE title says."""
+    world.add_ae_title("KEEP", 0.8)
+    world.add_ae_title("REPLACE", 0.8, overwrite=True)
+    world.start()
+    for ae_title in ("KEEP", "REPLACE"):
+        association = Association(world, ae_title)
+        old = association.store("1.2.3", "1.2.3.1", data=b"old bytes")
+        repeat = association.store("1.2.3", "1.2.3.1", data=b"old bytes")
+        new = association.store("1.2.3", "1.2.3.1", data=b"new bytes")
+        longer = association.store("1.2.3", "1.2.3.2", data=b"longer than before")
+        # The order in which two extractors describe is not the order in which was stored.
+        world.describe(longer, new)
+        world.describe(repeat)
+        world.describe(old)
+        world.wait_recorded(old, repeat, new, longer)
+        states = world.states()
+        if ae_title == "KEEP":
+            assert states[old.identifier] == "Grouped"
+            assert states[new.identifier] == "Superseded"
+        else:
+            assert states[new.identifier] == "Grouped"
+            assert states[old.identifier] == "Superseded"
+            assert states[repeat.identifier] == "Superseded"
+    world.announced(2)
+    assert [job["instances"] for job in world.jobs()] == [2, 2]
+
+
+def test_a_repeat_in_an_open_group_is_recorded(world: World) -> None:
+    world.add_ae_title("AE", 0.5)
+    world.start()
+    association = Association(world, "AE")
+    first = association.store("1.2.3", "1.2.3.1", data=b"x" * 3_000_000)
+    repeat = Association(world, "AE").store("1.2.3", "1.2.3.1", data=b"x" * 3_000_000)
+    other = association.store("1.2.3", "1.2.3.1", data=b"x" * 2_999_999 + b"y")
+    world.describe(first, repeat, other)
+    world.wait_recorded(first, state="Grouped")
+    world.wait_recorded(repeat, state="Repeated")
+    world.wait_recorded(other, state="Superseded")
+    world.announced(1)
+    assert world.jobs()[0]["instances"] == 1
+
+
+def test_a_repeat_after_the_close_makes_no_job_and_anything_new_the_next_revision(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    world.start()
+    association = Association(world, "AE")
+    first = association.store("1.2.3", "1.2.3.1", data=b"bytes")
+    world.describe(first)
+    world.announced(1)
+
+    repeat = Association(world, "AE").store("1.2.3", "1.2.3.1", data=b"bytes")
+    world.describe(repeat)
+    world.wait_recorded(repeat, state="Repeated")
+    assert len(world.groups()) == 1
+
+    changed = association.store("1.2.3", "1.2.3.1", data=b"other")
+    more = association.store("1.2.3", "1.2.3.2")
+    again = association.store("1.2.3", "1.2.3.1", data=b"bytes")
+    world.describe(changed)
+    world.wait_recorded(changed, state="Grouped")
+    world.describe(more, again)
+    world.announced(1)
+    assert [group["revision"] for group in world.groups()] == [0, 1]
+    assert world.members()[1] == {changed.identifier, more.identifier}
+    assert [job["instances"] for job in world.jobs()] == [1, 2]
+    assert len({job["name"] for job in world.jobs()}) == 2
+
+
+def test_a_repeat_of_what_was_held_too_long_ago_is_new(world: World) -> None:
+    world.launcher.change_settings(*world.sets, "DicomAdapter.dicom.scp.repeatSeconds=1")
+    world.add_ae_title("AE", 0.3)
+    world.start()
+    association = Association(world, "AE")
+    world.describe(association.store("1.2.3", "1.2.3.1", data=b"bytes"))
+    world.announced(1)
+    let_pass(1.2)
+    again = association.store("1.2.3", "1.2.3.1", data=b"bytes")
+    world.describe(again)
+    world.announced(1)
+    assert world.states()[again.identifier] == "Grouped"
+
+
+def test_a_description_that_comes_twice_changes_nothing(world: World) -> None:
+    world.add_ae_title("AE", 0.4)
+    world.start()
+    instances = [Association(world, "AE").store("1.2.3") for _ in range(3)]
+    world.describe(*instances, *instances)
+    world.describe(*instances)
+    world.wait_recorded(*instances)
+    world.describe(*instances)
+    world.announced(1)
+    world.describe(*instances)
+    marker = Association(world, "AE").store("1.2.4")
+    world.describe(marker)
+    world.announced(1)
+    assert [len(each) for each in world.members()] == [3, 1]
+
+
+def test_killed_and_started_again_it_makes_one_job_with_the_same_deadline(world: World) -> None:
+    world.add_ae_title("AE", 2.0)
+    actor = world.start()
+    association = Association(world, "AE")
+    first, second = association.store("1.2.3"), association.store("1.2.3")
+    world.describe(first)
+    world.wait_recorded(first)
+    actor.kill()
+    world.start()
+    world.describe(second)
+    (job_id,) = world.announced(1)
+    (job,) = world.jobs()
+    assert (job["job_id"], job["instances"]) == (job_id, 2)
+    seconds = (world.groups()[0]["closed_ns"] - second.stored.wall_ns) / 1e9
+    assert 2.0 <= seconds < 4.0
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "processor.instances-placed",
+        "processor.instances-recorded",
+        "processor.jobs-planned",
+        "processor.group-closed",
+        "processor.jobs-announced",
+    ],
+)
+def test_killed_between_any_two_steps_it_makes_one_job(world: World, point: str) -> None:
+    world.add_ae_title("AE", 0.3)
+    world.launcher.environment["DICOM_ADAPTER_KILL_POINT"] = point
+    actor = world.start()
+    instances = [Association(world, "AE").store("1.2.3") for _ in range(3)]
+    world.describe(*instances)
+    assert actor.wait_ended() < 0
+    del world.launcher.environment["DICOM_ADAPTER_KILL_POINT"]
+    world.start()
+    if point == "processor.instances-placed":
+        assert world.states() == {}
+        world.describe(*instances)
+    (job_id,) = world.announced(1)
+    (job,) = world.jobs()
+    assert (job["job_id"], job["instances"]) == (job_id, 3)
+
+
+def test_lost_descriptions_are_asked_for_and_then_not_again(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    instances = [Association(world, "AE").store("1.2.3") for _ in range(5)]
+    world.start()
+    asked = world.asked(each.identifier for each in instances)
+    assert len(asked) == 5
+    by_identifier = {each.identifier: each for each in asked}
+    for instance in instances:
+        assert abs(seconds_between(by_identifier[instance.identifier].stored, instance.stored)) < 1
+    world.describe(*(msgspec.structs.replace(each, stored=by_identifier[each.identifier].stored) for each in instances))
+    world.announced(1)
+    assert len(world.members()[0]) == 5
+
+
+def test_an_element_that_was_not_read_is_asked_for(world: World) -> None:
+    world.add_ae_title("AE", 0.3, groupBy="0010,0020")
+    world.start()
+    instance = Association(world, "AE").store("1.2.3")
+    world.describe(msgspec.structs.replace(instance, attributes={STUDY: "1.2.3"}))
+    world.asked([instance.identifier])
+    assert world.states() == {}
+    world.describe(instance)
+    world.announced(1)
+
+
+def test_what_cannot_be_grouped_is_quarantined_with_its_reason(world: World) -> None:
+    world.add_ae_title("AE", 0.3, groupBy="0010,0020")
+    actor = world.start()
+    bad = msgspec.structs.replace(Association(world, "AE").store("1.2.1"), problem="its dataset is cut short")
+    empty = msgspec.structs.replace(Association(world, "AE").store("1.2.2"), attributes={PATIENT: " "})
+    stranger = Association(world, "STRANGER").store("1.2.3")
+    world.describe(bad, empty, stranger)
+    world.wait_recorded(bad, empty, stranger, state="Quarantined")
+    reasons = dict(tuples(Instance.select(Instance.identifier, Instance.reason)))
+    assert reasons[bad.identifier] == "its dataset is cut short"
+    assert reasons[empty.identifier] == "no value in grouping element 0010,0020"
+    assert "not configured" in reasons[stranger.identifier]
+    assert world.groups() == []
+    actor.wait_for_log("instance_quarantined")
+
+
+def test_quarantined_instances_are_released_or_discarded(world: World) -> None:
+    world.add_ae_title("AE", 0.3, groupBy="0010,0020")
+    actor = world.start()
+    association = Association(world, "AE")
+    one, two = (msgspec.structs.replace(association.store("1.2.3"), attributes={PATIENT: ""}) for _ in range(2))
+    world.describe(one, two)
+    world.wait_recorded(one, two, state="Quarantined")
+
+    assert world.command(messages.DiscardInstances(identifiers=(two.identifier,))) == messages.Done(affected=1)
+    assert world.states()[two.identifier] == "Discarded"
+    for message in (messages.DiscardInstances, messages.ReleaseInstances):
+        with pytest.raises(RefusedError, match="quarantine list"):
+            world.command(message(identifiers=(two.identifier, "shard/nothing")))
+
+    answer = world.command(messages.ReleaseInstances(identifiers=(one.identifier, two.identifier)))
+    assert answer == messages.Done(affected=1)
+    world.asked([one.identifier], lenient=True)
+    actor.kill()  # a decision survives
+    world.start()
+    (asked,) = world.asked([one.identifier], lenient=True)
+    world.describe(msgspec.structs.replace(one, stored=asked.stored), lenient=True)
+    world.announced(1)
+    assert world.groups()[0]["key_value"] == one.sop_instance_uid
+    assert world.states()[one.identifier] == "Grouped"
+    world.describe(one, lenient=True)
+    world.describe(Association(world, "AE").store("1.2.9", patient="P9"))
+    world.announced(1)
+    assert len(world.groups()) == 2
+
+
+def test_an_edited_timeout_applies_to_open_groups(world: World) -> None:
+    world.add_ae_title("AE", 3600)
+    world.start()
+    instance = Association(world, "AE").store("1.2.3")
+    world.describe(instance)
+    world.wait_recorded(instance)
+    world.add_ae_title("AE", 0.1)
+    assert world.command(messages.AeTitlesChanged()) == messages.Done()
+    world.announced(1)
+
+
+def test_a_deleted_ae_title_serves_what_is_on_the_way(world: World) -> None:
+    world.add_ae_title("AE", 0.5)
+    world.start()
+    one, two = (Association(world, "AE").store("1.2.3") for _ in range(2))
+    world.describe(one)
+    world.wait_recorded(one)
+    AeTitle.update(deleted_ns=time.time_ns()).execute()
+    world.command(messages.AeTitlesChanged())
+    world.describe(two)
+    world.announced(1)
+    assert world.jobs()[0]["instances"] == 2
+
+
+def test_a_job_processor_that_fails_is_tried_again(world: World) -> None:
+    fails = world.launcher.directory / "fails"
+    fails.touch()
+    world.add_ae_title("AE", 0.3, fails=str(fails))
+    actor = world.start()
+    one, two = (Association(world, "AE").store("1.2.3.secret") for _ in range(2))
+    world.describe(one)
+    actor.wait_for_log("group_not_closed", count=2)
+    world.describe(two)
+    world.wait_recorded(two, state="Grouped")
+    fails.unlink()
+    world.announced(1)
+    assert world.jobs()[0]["instances"] == 2
+    assert "secret" not in actor.log_text()
+
+
+def test_a_job_processor_that_is_not_installed_harms_its_ae_title_alone(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    world.add_ae_title("OTHER", 0.3)
+    AeTitle.update(processor="nowhere").where(AeTitle.name == "OTHER").execute()
+    actor = world.start()
+    lost, fine = Association(world, "OTHER").store("1.2.3"), Association(world, "AE").store("1.2.4")
+    world.describe(lost, fine)
+    world.announced(1)
+    world.wait_recorded(lost, state="Quarantined")
+    actor.wait_for_log("job_processor_unusable")
+
+
+def test_jobs_that_nobody_took_over_are_announced_again(world: World) -> None:
+    world.add_ae_title("AE", 0.2)
+    actor = world.start()
+    world.describe(Association(world, "AE").store("1.2.3"))
+    first = world.announced(1)
+    assert world.announced(1) == first, "by the sweep"
+    actor.kill()
+    world.start()
+    assert world.announced(1) == first, "after a start"
+    world.take_over(first)
+    world.describe(Association(world, "AE").store("1.2.4"))
+    second = world.announced(2) - first
+    assert len(second) == 1
+
+
+def test_a_locked_ledger_delays_and_loses_nothing(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    actor = world.start()
+    lock = sqlite3.connect(world.ledger.path or "", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    instances = [Association(world, "AE").store("1.2.3") for _ in range(3)]
+    world.describe(*instances)
+    actor.wait_for_log("ledger_away")
+    lock.execute("ROLLBACK")
+    lock.close()
+    world.announced(1)
+    actor.wait_for_log("ledger_answers_again")
+    assert world.members() == [{each.identifier for each in instances}]
+
+
+def test_a_lost_ledger_is_rebuilt_from_the_spool(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    actor = world.start()
+    instances = [Association(world, "AE").store("1.2.3") for _ in range(3)]
+    world.describe(*instances)
+    world.take_over(world.announced(1))
+    actor.kill()
+    world.lose_ledger()
+    world.add_ae_title("AE", 0.3)
+    world.start()
+    world.asked(each.identifier for each in instances)
+    world.describe(*instances)
+    world.announced(1)
+    assert world.members() == [{each.identifier for each in instances}]
+
+
+def test_finished_shards_are_sealed_and_reclaimed_groups_move_to_history(world: World) -> None:
+    world.add_ae_title("AE", 0.3, groupBy="0010,0020")
+    world.start()
+    association = Association(world, "AE")
+    instances = [association.store("1.2.3") for _ in range(3)]
+    given_up = msgspec.structs.replace(association.store("1.2.3"), attributes={PATIENT: ""})
+    world.describe(*instances, given_up)
+    world.take_over(world.announced(1))
+    shard = instances[0].identifier.partition("/")[0]
+    world.writer.close()
+    world.new_writer()
+    wait_until(lambda: tuples(SealedShard.select(SealedShard.shard)) == [(shard,)], "the shard is sealed")
+
+    world.command(messages.DiscardInstances(identifiers=(given_up.identifier,)))
+    for instance in (*instances, given_up):
+        (world.spool.instances / f"{instance.identifier}.dcm").unlink()
+    Reclaim.insert(group_id=world.groups()[0]["group_id"], files=3, bytes=1, reclaimed_ns=77).execute()
+    wait_until(lambda: InstanceHistory.select().count() == 4, "rows move to history")
+    wait_until(lambda: world.groups()[0]["state"] == "Reclaimed", "the group is reclaimed")
+    assert Instance.select().count() == 0
+    assert {row.reclaimed_ns for row in InstanceHistory.select() if row.group_id} == {77}
+
+    (world.spool.instances / shard).rmdir()
+    wait_until(lambda: SealedShard.select().count() == 0, "a shard that is gone is forgotten")
+    world.describe(*instances)  # much too late
+    world.describe(Association(world, "AE").store("1.2.4", patient="P"))
+    world.announced(1)
+    assert Instance.select().count() == 1
+
+
+def test_the_same_bytes_after_the_group_was_reclaimed_are_new(world: World) -> None:
+    world.add_ae_title("AE", 0.3)
+    world.start()
+    association = Association(world, "AE")
+    first = association.store("1.2.3", "1.2.3.1", data=b"bytes")
+    world.describe(first)
+    world.announced(1)
+    (world.spool.instances / f"{first.identifier}.dcm").unlink()
+    again = association.store("1.2.3", "1.2.3.1", data=b"bytes")
+    world.describe(again)
+    world.announced(1)
+    assert world.states()[again.identifier] == "Grouped"
+    assert Group.select().count() == 2
+
+
+def test_it_drains_with_everything_on_record(world: World) -> None:
+    world.add_ae_title("AE", 60)
+    actor = world.start()
+    instances = [Association(world, "AE").store("1.2.3") for _ in range(50)]
+    world.describe(*instances)
+    world.wait_recorded(instances[0])
+    actor.drain(5)
+    assert actor.wait_ended() == 0
+    assert Job.select().count() == 0
+    assert Group.get().state == "Open"

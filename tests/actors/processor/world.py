@@ -135,7 +135,8 @@ class World:
 
     def __init__(self, directory: Path, *sets: str) -> None:
         environment = install_quick_processor(directory / "plugins")
-        self.launcher = Launcher(directory, "DicomAdapter.dicom.scp.receivers=1", *sets, environment=environment)
+        self.sets = ("DicomAdapter.dicom.scp.receivers=1", *sets)
+        self.launcher = Launcher(directory, *self.sets, environment=environment)
         self.spool = self.launcher.spool
         self.ledger = Ledger(self.launcher.settings.database)
         self.writer = ShardWriter(self.spool, "receiver")
@@ -160,6 +161,19 @@ class World:
     def start(self) -> RunningActor:
         """Start the processor."""
         return self.launcher.start("processor")
+
+    def new_writer(self) -> None:
+        """A receiver was replaced: what comes goes to another shard."""
+        self.writer = ShardWriter(self.spool, "receiver")
+
+    def lose_ledger(self) -> None:
+        """The ledger is gone; a new, empty one takes its place."""
+        self.ledger.close()
+        path = self.ledger.path
+        assert path
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        self.ledger = Ledger(self.launcher.settings.database)
 
     def add_ae_title(self, ae_title: str, seconds: float = 1.0, *, overwrite: bool = False, **settings: str) -> None:
         """Configure an AE title with the quick processor; `pipeline_X` is the setting `pipeline-X`."""

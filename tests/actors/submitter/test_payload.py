@@ -1,0 +1,53 @@
+"""The files of a payload and their names."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.submitter import payload
+from actors.submitter.platforms.base import PayloadFile
+from protocol.ledger import Instance
+from protocol.states import InstanceState
+from tests.actors.platform.world import World
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with World(tmp_path_factory.mktemp("payload")) as world:
+        yield world
+
+
+def listed(world: World, group_id: int | None) -> list[PayloadFile]:
+    return [file for page in payload.files(group_id, world.spool) for file in page]
+
+
+def test_files_are_named_by_patient_study_series_and_instance(world: World) -> None:
+    files = listed(world, world.group(2))
+    assert [file.name for file in files] == [f"dcm/PAT-1/1.2.3/1.2.3.4/1.2.3.4.{number}.dcm" for number in (1, 2)]
+    assert all(Path(file.path).exists() for file in files)
+
+
+def test_names_that_come_out_equal_are_told_apart_in_the_same_way_each_time(world: World) -> None:
+    """Nothing that was acknowledged is dropped because a name was cleaned."""
+    group_id = world.group(5)
+    uids = ["1/2", "1:2", "1_2", "1_2-2", "1?2"]
+    rows = list(Instance.select().where(Instance.group_id == group_id).order_by(Instance.identifier))
+    for row, uid in zip(rows, uids, strict=True):
+        Instance.update(sop_instance_uid=uid).where(Instance.identifier == row.identifier).execute()
+    names = [file.name.rpartition("/")[2] for file in listed(world, group_id)]
+    assert names == ["1_2.dcm", "1_2-2.dcm", "1_2-3.dcm", "1_2-2-2.dcm", "1_2-4.dcm"]
+    assert listed(world, group_id) == listed(world, group_id)
+
+
+def test_only_members_of_the_group_are_in_it(world: World) -> None:
+    group_id = world.group(3)
+    row = Instance.select().where(Instance.group_id == group_id).first()
+    Instance.update(state=InstanceState.SUPERSEDED).where(Instance.identifier == row.identifier).execute()
+    assert len(listed(world, group_id)) == 2
+    assert listed(world, None) == []
+
+
+def test_many_come_in_pages(world: World) -> None:
+    group_id = world.group(1001, size=4)
+    assert [len(page) for page in payload.files(group_id, world.spool)] == [500, 500, 1]
