@@ -25,9 +25,9 @@ def main() -> int:
     series: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(source.rglob("*.dcm")):
         series[file.parent.name].append(file)
+    volumes = [[pydicom.dcmread(file) for file in files] for files in series.values()]
     texts = []
-    for files in series.values():
-        slices = [pydicom.dcmread(file) for file in files]
+    for slices in sorted(volumes, key=lambda slices: int(slices[0].get("SeriesNumber") or 0)):
         text = measure(slices)
         texts.append(text)
         report(slices[0], text).save_as(target / f"report-{len(texts)}.dcm", enforce_file_format=True)

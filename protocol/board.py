@@ -2,8 +2,8 @@
 
 It carries what must hold over all receivers at once, or be known before the next C-STORE: association slots,
 whether intake is open, how many bytes were stored. Each word has one writer, so no lock can be left behind by a
-process that was killed: a receiver writes its own row, the guardian writes the storage words, the supervisor
-clears the row of a dead receiver.
+process that was killed: a receiver writes its own row, the guardian writes the storage words, the platform what its
+runs take, the supervisor clears the row of a dead receiver.
 """
 
 import enum
@@ -18,7 +18,7 @@ _HEADER_WORDS = 16
 _SIZE = 8 * (_HEADER_WORDS + _ROWS * _ROW_WORDS)
 
 # Header words.
-_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES = 0, 1, 2, 3
+_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES = 0, 1, 2, 3, 4
 # Words of a row; the hosts follow.
 _PID, _ACTIVE, _STORED_BYTES, _ACCEPTING = 0, 1, 2, 3
 
@@ -76,6 +76,17 @@ class Board:
     def reserved_bytes(self) -> int:
         """Below this many free bytes intake is paused."""
         return self._words[_RESERVED_BYTES]
+
+    # The embedded platform's share of the spool: written by the platform.
+
+    def set_platform_bytes(self, count: int) -> None:
+        """Publish what runs take beside the links of their payloads."""
+        self._words[_PLATFORM_BYTES] = max(0, count)
+
+    @property
+    def platform_bytes(self) -> int:
+        """Bytes that runs of the embedded platform take beside the links of their payloads."""
+        return self._words[_PLATFORM_BYTES]
 
     # Rows: one a receiver process.
 

@@ -219,7 +219,10 @@ class Submission(Row):
 
 
 class Run(Row):
-    """A job on the embedded platform. `priority` is lower, normal, higher or immediate."""
+    """A job on the embedded platform. `priority` is lower, normal, higher or immediate.
+
+    `kept_bytes` is what stays in the spool of a run that is over: its output and its log.
+    """
 
     run_id = pw.TextField(primary_key=True)
     job_id = pw.TextField(unique=True)
@@ -233,6 +236,7 @@ class Run(Row):
     exit_code = pw.IntegerField(null=True)
     error = pw.TextField(default="")
     last_output = pw.TextField(default="")
+    kept_bytes = pw.BigIntegerField(default=0)
     created_ns = pw.BigIntegerField()
     started_ns = pw.BigIntegerField(null=True)
     ended_ns = pw.BigIntegerField(null=True)

@@ -10,7 +10,7 @@ from tests.samples import make_study, new_uid
 
 SENDERS = 8
 RESTARTS = 10
-OBJECTS = 20
+OBJECTS = 100
 
 
 class Delivery(threading.Thread):

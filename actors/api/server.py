@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from protocol.logs import Repeats
 
 HEADER_SECONDS = 15.0
+_LAST_CHANCE_SECONDS = 1.0
 _LINE_BYTES = 64 * 1024
 
 
@@ -25,10 +26,11 @@ class _Connection(H11Protocol):
         super().__init__(**inherited)
         self._refused = refused
         self._late: asyncio.TimerHandle | None = None
+        self._leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
-        self._expect_request()
+        self._expect_request(HEADER_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._late is not None:
@@ -37,16 +39,27 @@ class _Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._expect_request()
+        if self._leaving:
+            self.transport.close()
+        else:
+            self._expect_request(HEADER_SECONDS)
+
+    def shutdown(self) -> None:
+        """Close at a drain, but let the request come that a connection was opened for just now."""
+        self._leaving = True
+        if self.cycle is None:
+            self._expect_request(_LAST_CHANCE_SECONDS)
+        else:
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         self._refused.add("request_refused", self.client[0] if self.client else "unknown", reason="this is no HTTP")
         super().send_400_response(msg)
 
-    def _expect_request(self) -> None:
+    def _expect_request(self, seconds: float) -> None:
         if self._late is not None:
             self._late.cancel()
-        self._late = self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
+        self._late = self.loop.call_later(seconds, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         if self.cycle is None or self.cycle.response_complete:

@@ -4,6 +4,7 @@ It keeps no state and remembers nothing: a message that is lost, or an extractor
 processor's sweep, which asks again for what is on disk but not on record.
 """
 
+import functools
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -181,6 +182,7 @@ def _description(
     )
 
 
+@functools.lru_cache(maxsize=256)
 def _host(presentation_address: str) -> str:
     """The host of a presentation address, a URI such as `dicom://10.0.0.1:104` (PS3.10 §7.1)."""
     try:

@@ -6,7 +6,7 @@
     platform/PAYLOAD/runs/TRY/tmp/       its TMPDIR
     platform/PAYLOAD/runs/TRY/output.log the beginning and the end of what it said; kept
     platform/PAYLOAD/runs/TRY/shim.lock  locked while the shim lives; holds its process ID
-    platform/PAYLOAD/runs/TRY/result.json
+    platform/PAYLOAD/runs/TRY/result.json, before that result.json.new, which has room for it from the beginning
 
 The lock is opened here and inherited by the shim, so there is no moment at which a shim lives and the lock is free.
 That is what makes attaching safe after this actor was killed: no process ID has to be trusted.
@@ -26,11 +26,13 @@ import msgspec
 from actors.platform.accounts import Account, check_reach
 from actors.platform.inputs import Inputs
 from actors.platform.leftovers import end_processes, remove_tree, sync_tree
+from actors.platform.usage import own_bytes
 from protocol.spool import DIRECTORY_MODE
 
 _SHIM = Path(__file__).with_name("shim.py")
 _SEARCHABLE = DIRECTORY_MODE | 0o001
 _SHOWN_BYTES = 4096
+_RESULT_BYTES = 4096
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -118,9 +120,10 @@ class Attempt:
         self._tmp = self.directory / "tmp"
         self._lock = self.directory / "shim.lock"
         self._result = self.directory / "result.json"
+        self._next_result = self.directory / "result.json.new"
 
-    def prepare(self, inputs: Inputs, account: Account) -> None:
-        """Make fresh directories and the input.
+    def prepare(self, inputs: Inputs, account: Account) -> int:
+        """Make fresh directories, the input, and room for the result; returns how many bytes were copied.
 
         Raises:
             OSError: as the file system says.
@@ -132,11 +135,13 @@ class Attempt:
             for above in (self.home.parent.parent, self.home.parent, self.home, self.home / "runs", self.directory):
                 above.chmod(_SEARCHABLE)
             check_reach(account, self.input)
-        inputs.make(self.home / "payload", self.input, account)
+        copied = inputs.make(self.home / "payload", self.input, account)
         for directory in (self.output, self._tmp):
             directory.mkdir(mode=DIRECTORY_MODE)
             if account.other:
                 os.chown(directory, account.uid, -1)
+        _allocate(self._next_result, _RESULT_BYTES)
+        return copied
 
     def launch(self, command: Sequence[str], job_id: str, account: Account, limits: Limits, alive: int) -> Shim:
         """Start the shim, which starts the command.
@@ -221,6 +226,18 @@ class Attempt:
             return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
         return ""
 
+    def copied_bytes(self) -> int:
+        """What the input takes of its own, as far as can be seen."""
+        return own_bytes(self.input)
+
+    def written_bytes(self) -> int:
+        """What the command has written until now."""
+        return own_bytes(self.output, self._tmp, self.log)
+
+    def kept_bytes(self) -> int:
+        """What is left of the try now."""
+        return own_bytes(self.directory)
+
     def end_what_is_left(self) -> int:
         """Kill the processes of a lost try; returns how many."""
         return end_processes(self.output)
@@ -241,7 +258,8 @@ class Attempt:
         """The run is over: remove all but this try's output, log and result."""
         for directory in (self.input, self._tmp):
             remove_tree(directory)
-        self._lock.unlink(missing_ok=True)
+        for file in (self._lock, self._next_result):
+            file.unlink(missing_ok=True)
         for other in self.directory.parent.iterdir() if self.directory.parent.exists() else ():
             if other != self.directory:
                 remove_tree(other)
@@ -265,6 +283,19 @@ class Attempt:
             "INPUT_DIR": str(self.input),
             "OUTPUT_DIR": str(self.output),
         }
+
+
+def _allocate(path: Path, count: int) -> None:
+    """Make a file with room for so many bytes, so that what is written later finds it also when the disk is full.
+
+    Raises:
+        OSError: there is no room.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        os.posix_fallocate(fd, 0, count)
+    finally:
+        os.close(fd)
 
 
 def lost_tries(payload: Path) -> int:

@@ -32,8 +32,8 @@ class Inputs:
     def __init__(self) -> None:
         self._regrouping = threading.Lock()
 
-    def make(self, payload: Path, directory: Path, account: Account) -> None:
-        """Fill a new directory with a view of a payload.
+    def make(self, payload: Path, directory: Path, account: Account) -> int:
+        """Fill a new directory with a view of a payload; returns how many bytes were really copied.
 
         Args:
             payload: the payload's directory.
@@ -48,7 +48,7 @@ class Inputs:
         for made in directories:
             os.mkdir(made, _READABLE)
         copies = [(path, to) for path, to in files if not (account.other and self._link(path, to, account.gid))]
-        _copy_all(copies)
+        copied = _copy_all(copies)
         if account.other:
             for _, to in copies:
                 os.chown(to, -1, account.gid)
@@ -57,6 +57,7 @@ class Inputs:
         else:
             for made in reversed(directories):
                 os.chmod(made, _SEALED)
+        return copied
 
     def _link(self, path: Path, to: Path, gid: int) -> bool:
         """Link a file and let a group read it; False when another pipeline's group reads it already."""
@@ -78,20 +79,18 @@ def _between(directory: Path, path: Path) -> Iterable[Path]:
         yield above
 
 
-def _copy_all(files: list[tuple[Path, Path]]) -> None:
-    """Copy files, some at once; the first failure is raised after all have stopped."""
+def _copy_all(files: list[tuple[Path, Path]]) -> int:
+    """Copy files, some at once; the first failure is raised after all have stopped. Returns the bytes copied."""
     reflinks = bool(files) and _reflink(files[0])
     files = files[1:] if reflinks else files
     with ThreadPoolExecutor(_COPIES_AT_ONCE, thread_name_prefix="copy") as pool:
         shares = [files[start::_COPIES_AT_ONCE] for start in range(_COPIES_AT_ONCE)]
-        for done in [pool.submit(_copy_some, share, reflinks=reflinks) for share in shares if share]:
-            done.result()
+        copying = [pool.submit(_copy_some, share, reflinks=reflinks) for share in shares if share]
+        return sum(share.result() for share in copying)
 
 
-def _copy_some(files: list[tuple[Path, Path]], *, reflinks: bool) -> None:
-    for file in files:
-        if not (reflinks and _reflink(file)):
-            _copy(*file)
+def _copy_some(files: list[tuple[Path, Path]], *, reflinks: bool) -> int:
+    return sum(_copy(*file) for file in files if not (reflinks and _reflink(file)))
 
 
 def _reflink(file: tuple[Path, Path]) -> bool:
@@ -111,10 +110,10 @@ def _reflink(file: tuple[Path, Path]) -> bool:
     return True
 
 
-def _copy(path: Path, to: Path) -> None:
+def _copy(path: Path, to: Path) -> int:
     source, target = _open(path, to)
     try:
-        left = os.fstat(source).st_size
+        size = left = os.fstat(source).st_size
         while left:
             try:
                 copied = os.copy_file_range(source, target, left)
@@ -125,6 +124,7 @@ def _copy(path: Path, to: Path) -> None:
             if copied == 0:
                 raise OSError(errno.EIO, "the file became shorter while it was copied")
             left -= copied
+        return size
     finally:
         os.close(source)
         os.close(target)

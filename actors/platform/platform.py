@@ -6,26 +6,28 @@ start runs that still go on are attached to, and runs whose shim is gone are con
 
 import contextlib
 import errno
+import functools
 import heapq
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from actors.actor import Actor
 from actors.platform.accounts import account_of
 from actors.platform.attempt import Attempt, Limits, Shim, lost_tries
 from actors.platform.inputs import Inputs
 from actors.platform.leftovers import remove_tree
+from actors.platform.runs import Runs
+from actors.platform.usage import Usage
 from actors.platform.verdict import Verdict, conclude
 from protocol import messages
+from protocol.availability import LEDGER_AWAY, Availability
 from protocol.errors import RefusedError
-from protocol.ledger import Ledger, Pipeline, Run, pages
+from protocol.ledger import Ledger, Pipeline, Run
 from protocol.priority import queue_rank
-from protocol.spool import DIRECTORY_MODE, Spool, sync_directory
-from protocol.states import RunState, advance, is_final
+from protocol.spool import Spool
+from protocol.states import RunState, is_final
 
 _GRACE_SECONDS = 5.0
 _STOP_SHARE = 0.2  # of the time that the gateway's stop may take, for a pipeline to end by itself
@@ -33,7 +35,32 @@ _WORKERS = 4
 _AGAIN_SECONDS = 30.0
 _ATTACH_AGAIN_SECONDS = 0.05
 _OUT_OF = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-_NAMESPACE = uuid.UUID("7a3b1f64-9f57-4d2e-8a52-2f2f1f0f6a11")
+_LOOK_SECONDS = 2.0
+_LOOK_SHARE = 0.05  # of the time may go into looking at what pipelines have written
+
+_Command = TypeVar("_Command", bound=messages.Message)
+
+
+def _repeatable(
+    handle: "Callable[[Platform, _Command], messages.Message]",
+) -> "Callable[[Platform, _Command], messages.Message]":
+    """Answer that a command may come again when the ledger does not answer, or the disk has no room for it."""
+
+    @functools.wraps(handle)
+    def handled(platform: "Platform", command: _Command) -> messages.Message:
+        try:
+            answer = handle(platform, command)
+        except LEDGER_AWAY as error:
+            platform.availability.failed(error)
+            return messages.Refused(reason=f"the platform's ledger does not answer now ({error})", transient=True)
+        except OSError as error:
+            if error.errno not in _OUT_OF:
+                raise
+            return messages.Refused(reason=f"the platform has no room now ({error.strerror})", transient=True)
+        platform.availability.recovered()
+        return answer
+
+    return handled
 
 
 class ActiveRun:
@@ -58,20 +85,23 @@ class Platform(Actor):
     def start(self) -> None:
         """Go on where the last process was."""
         self._ledger = Ledger(self.settings.database)
-        self._spool = Spool(self.settings.storage.temporary)
-        self._spool.create()
+        self.availability = Availability(self._ledger, self.log)
+        spool = Spool(self.settings.storage.temporary)
+        spool.create()
+        self._runs = Runs(self._ledger, spool)
+        self._usage = Usage(self.board.set_platform_bytes, self._runs.kept_bytes())
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="run")
         self._input_maker = Inputs()
         self._waiting: list[tuple[int, str]] = []  # a heap of rank and run ID
         self._put_off = 0
         self._active: dict[str, ActiveRun] = {}
-        self._remove_leftovers()
-        for page in pages(Run.select().where(Run.state == RunState.RUNNING), Run.run_id):
-            for row in page:
-                self._take_over(row)
-        for page in pages(Run.select().where(Run.state == RunState.PENDING), Run.run_id):
-            for row in page:
-                self._enqueue(row)
+        self._runs.remove_leftovers()
+        for row in self._runs.of_state(RunState.RUNNING):
+            self._take_over(row)
+        for row in self._runs.of_state(RunState.PENDING):
+            self._enqueue(row)
+        if self.settings.storage.quota_bytes is not None:
+            self.after(_LOOK_SECONDS, self._look_at_written)
         self._start_waiting()
 
     def after_turn(self) -> None:
@@ -98,51 +128,54 @@ class Platform(Actor):
 
     # Commands.
 
+    @_repeatable
     def handle_create_run(self, command: messages.CreateRun) -> messages.Message:
         """Make a job, or answer with the one that there is."""
-        run = Run.get_or_none(Run.job_id == command.job_id)
+        run = self._runs.of_job(command.job_id)
         if run is None:
             if Pipeline.get_or_none(Pipeline.pipeline_id == command.pipeline_id) is None:
                 raise RefusedError(
                     f"the pipeline {command.pipeline_id} is not registered with the embedded platform: register it "
                     "(dicom-adapter create pipeline) or correct the AE title's pipeline settings, then retry the job"
                 )
-            run = self._create(command)
-        return self._describe(run)
+            run = self._runs.create(command)
+        return self._runs.describe(run)
 
+    @_repeatable
     def handle_find_run(self, command: messages.FindRun) -> messages.Message:
         """Look a job up."""
-        run = Run.get_or_none(Run.job_id == command.job_id)
-        return messages.Done() if run is None else self._describe(run)
+        run = self._runs.of_job(command.job_id)
+        return messages.Done() if run is None else self._runs.describe(run)
 
+    @_repeatable
     def handle_add_run_metadata(self, command: messages.AddRunMetadata) -> messages.Message:
         """Add to what is known of a job."""
-        run = self._run(command.run_id)
-        with self._ledger.transaction():
-            Run.update(metadata={**run.metadata, **command.metadata}).where(Run.run_id == run.run_id).execute()
+        self._runs.add_metadata(self._runs.get(command.run_id), command.metadata)
         return messages.Done(affected=1)
 
+    @_repeatable
     def handle_start_run(self, command: messages.StartRun) -> messages.Message:
         """Queue a job; one that was started before stays as it is."""
-        run = self._run(command.run_id)
+        run = self._runs.get(command.run_id)
         state = RunState(run.state)
         if state is RunState.CANCELED:
             raise RefusedError(f"the run {run.run_id} was canceled: it cannot be started any more")
         if state is not RunState.CREATED:
             return messages.Done()
-        self._move(run, RunState.PENDING)
+        self._runs.move(run, RunState.PENDING)
         self._enqueue(run)
         return messages.Done(affected=1)
 
+    @_repeatable
     def handle_cancel_run(self, command: messages.CancelRun) -> messages.Message:
         """End a run, or take it from the queue."""
-        run = self._run(command.run_id)
+        run = self._runs.get(command.run_id)
         if is_final(RunState(run.state)):
             return messages.Done()
         active = self._active.get(run.run_id)
         if active is None:
-            self._move(run, RunState.CANCELED, ended_ns=time.time_ns())
-            home = self._home(run.payload_id)
+            self._runs.move(run, RunState.CANCELED, ended_ns=time.time_ns())
+            home = self._runs.home(run.payload_id)
             self._in_thread(lambda: remove_tree(home))
         elif active.shim is None:
             return messages.Refused(reason="the run is just starting, or ending: try again", transient=True)
@@ -154,41 +187,6 @@ class Platform(Actor):
         """Nothing is kept of pipelines between two runs, so a change holds from the next one on."""
         return messages.Done()
 
-    def _create(self, command: messages.CreateRun) -> Run:
-        """The directory first, under a name that follows from the job's, so that a repeat finds it."""
-        job = uuid.uuid5(_NAMESPACE, command.job_id)
-        run_id, payload_id = str(uuid.uuid5(job, "run")), str(uuid.uuid5(job, "payload"))
-        for directory in (self._home(payload_id), self._home(payload_id) / "payload"):
-            directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-            sync_directory(directory.parent)
-        with self._ledger.transaction():
-            run: Run = Run.create(
-                run_id=run_id,
-                job_id=command.job_id,
-                payload_id=payload_id,
-                name=command.name,
-                pipeline_id=command.pipeline_id,
-                priority=command.priority,
-                metadata=command.metadata,
-                created_ns=time.time_ns(),
-            )
-        return run
-
-    def _run(self, run_id: str) -> Run:
-        run: Run | None = Run.get_or_none(Run.run_id == run_id)
-        if run is None:
-            raise RefusedError(f"there is no run {run_id}: the job has to be created first")
-        return run
-
-    def _describe(self, run: Run) -> messages.Message:
-        return messages.RunCreated(
-            run_id=run.run_id,
-            payload_id=run.payload_id,
-            payload_directory=str(self._home(run.payload_id) / "payload"),
-            metadata=run.metadata,
-            state=RunState(run.state),
-        )
-
     # The queue.
 
     def _enqueue(self, run: Run) -> None:
@@ -196,23 +194,42 @@ class Platform(Actor):
 
     def _start_waiting(self) -> None:
         while self._waiting and not self.draining and len(self._active) < self._places:
-            run = self._run(heapq.heappop(self._waiting)[1])
-            if run.state == RunState.PENDING:  # or it was canceled while it waited
-                self._begin(run)
+            if self.availability.paused:
+                return
+            try:
+                run = self._runs.get(self._waiting[0][1])
+                if run.state == RunState.PENDING:  # or it was canceled while it waited
+                    self._begin(run)
+            except LEDGER_AWAY as error:
+                self.availability.failed(error)
+                self.at(self.availability.retry_at, lambda: None)  # the turn after it tries again
+                return
+            self.availability.recovered()
+            heapq.heappop(self._waiting)
 
     @property
     def _places(self) -> int:
         return self.settings.services.platform.concurrent_runs
 
     def _begin(self, run: Run) -> None:
-        run.tries += 1
-        self._move(run, RunState.RUNNING, tries=run.tries, started_ns=time.time_ns())
-        active = self._active[run.run_id] = ActiveRun(run, self._attempt(run))
         pipeline: Pipeline | None = Pipeline.get_or_none(Pipeline.pipeline_id == run.pipeline_id)
+        run.tries += 1
+        self._runs.move(run, RunState.RUNNING, tries=run.tries, started_ns=time.time_ns())
+        active = self._active[run.run_id] = ActiveRun(run, self._runs.attempt(run))
         if pipeline is None:
             self._conclude(active, f"the pipeline {run.pipeline_id} is not registered any more: register it again")
         else:
             self._in_thread(lambda: self._launch(active, pipeline))
+
+    def _surely(self, work: Callable[[], None]) -> None:
+        """Do something that begins with a commit: again and again, while the ledger does not answer."""
+        try:
+            work()
+        except LEDGER_AWAY as error:
+            self.availability.failed(error)
+            self.at(self.availability.retry_at, lambda: self._surely(work))
+        else:
+            self.availability.recovered()
 
     # In a thread.
 
@@ -221,7 +238,8 @@ class Platform(Actor):
         limits = Limits(run_seconds=pipeline.timeout_seconds, grace_seconds=_GRACE_SECONDS, stop_seconds=stop)
         try:
             account = account_of(pipeline.user)
-            active.attempt.prepare(self._input_maker, account)
+            copied = active.attempt.prepare(self._input_maker, account)
+            self.post(lambda: self._usage.copied(active.row.run_id, copied))
             if self.gateway_stops:
                 self.post(lambda: self._conclude(active))
                 return
@@ -239,7 +257,7 @@ class Platform(Actor):
 
     def _judge(self, active: ActiveRun, refused: str) -> None:
         verdict = conclude(active.attempt, refused, lost_tries(active.attempt.home))
-        self.post(lambda: self._concluded(active, verdict))
+        self.post(lambda: self._surely(lambda: self._concluded(active, verdict)))
 
     def _in_thread(self, work: Callable[[], None]) -> None:
         """Run something in a thread; what it did not foresee is raised in the main loop."""
@@ -290,8 +308,12 @@ class Platform(Actor):
             again_seconds=_AGAIN_SECONDS,
             remedy="free space on the storage, or raise the process's limits",
         )
+        self._surely(lambda: self._put_back(active))
+
+    def _put_back(self, active: ActiveRun) -> None:
+        self._runs.move(active.row, RunState.PENDING)
         del self._active[active.row.run_id]
-        self._move(active.row, RunState.PENDING)
+        self._usage.ended(active.row.run_id, 0)
         self._put_off += 1
         self.after(_AGAIN_SECONDS, lambda: self._take_up(active.row))
         self._finish_if_drained()
@@ -306,8 +328,9 @@ class Platform(Actor):
     def _concluded(self, active: ActiveRun, verdict: Verdict) -> None:
         """Commit what became of a try; everything else of it has been seen to."""
         row = active.row
+        self._runs.move(row, verdict.state, **verdict.columns())
         del self._active[row.run_id]
-        self._move(row, verdict.state, **verdict.columns())
+        self._usage.ended(row.run_id, verdict.kept_bytes)
         write = self.log.info if verdict.state is not RunState.FAILED else self.log.warning
         write(
             "run_ended",
@@ -324,12 +347,6 @@ class Platform(Actor):
             self._enqueue(row)
         self._finish_if_drained()
 
-    def _move(self, run: Run, state: RunState, **columns: Any) -> None:
-        """Commit a change of state."""
-        run.state = advance(RunState(run.state), state)
-        with self._ledger.transaction():
-            Run.update(state=run.state, **columns).where(Run.run_id == run.run_id).execute()
-
     def _finish_if_drained(self) -> None:
         """Restarted alone: wait for what is neither a waiting nor a going run. Stopped: wait for all."""
         if self.draining and (not self._active if self.gateway_stops else not self._unwatched()):
@@ -342,7 +359,8 @@ class Platform(Actor):
 
     def _take_over(self, run: Run) -> None:
         """Attach to a run that goes on; conclude one that has ended meanwhile."""
-        active = self._active[run.run_id] = ActiveRun(run, self._attempt(run))
+        active = self._active[run.run_id] = ActiveRun(run, self._runs.attempt(run))
+        self._usage.copied(run.run_id, active.attempt.copied_bytes())
         self._attach(active)
 
     def _attach(self, active: ActiveRun) -> None:
@@ -356,21 +374,23 @@ class Platform(Actor):
         self.log.info("run_attached", job=active.row.name, job_id=active.row.job_id, attempt=active.row.tries)
         self._watch_shim(active, shim)
 
-    def _remove_leftovers(self) -> None:
-        """Remove payloads of runs that were over when the last process was killed before it had removed them."""
-        unfinished: set[str] = set()
-        states = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
-        for page in pages(Run.select(Run.run_id, Run.payload_id).where(Run.state.in_(states)), Run.run_id):
-            unfinished.update(row.payload_id for row in page)
-        for home in self._spool.platform.iterdir():
-            if home.name not in unfinished and (home / "payload").exists():
-                remove_tree(home / "payload")
+    # What runs write, for the quota.
 
-    def _home(self, payload_id: str) -> Path:
-        return self._spool.platform / payload_id
+    def _look_at_written(self) -> None:
+        """Look at the output of runs that go on, in a thread, and again after a pause."""
+        going_on = {active.row.run_id: active.attempt for active in self._active.values() if active.shim is not None}
+        self._in_thread(lambda: self._measure_written(going_on))
 
-    def _attempt(self, run: Run) -> Attempt:
-        return Attempt(self._home(run.payload_id), run.tries)
+    def _measure_written(self, going_on: dict[str, Attempt]) -> None:
+        began = time.monotonic()
+        written = {run_id: attempt.written_bytes() for run_id, attempt in going_on.items()}
+        pause = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
+        self.post(lambda: self._note_written(written, pause))
+
+    def _note_written(self, written: dict[str, int], pause: float) -> None:
+        for run_id, count in written.items():
+            self._usage.written(run_id, count)
+        self.after(pause, self._look_at_written)
 
 
 def _raise(error: BaseException) -> None:

@@ -284,9 +284,11 @@ class Shim:
             "ended_ns": time.time_ns(),
             "left_behind": left_behind,
         }
-        path = f"{self.directory}/result.json"
-        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-        os.write(fd, json.dumps(result).encode())
+        path, data = f"{self.directory}/result.json", json.dumps(result).encode()
+        # It was made with room for the result, which must not be given up before it is written: the disk may be full.
+        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        os.pwrite(fd, data, 0)
+        os.ftruncate(fd, len(data))
         os.fsync(fd)
         os.close(fd)
         os.rename(f"{path}.new", path)

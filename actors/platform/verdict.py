@@ -23,6 +23,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         started_ns, ended_ns: wall time; None when nothing was started.
         left_behind: processes that had to be ended.
         problems: what could not be cleaned up.
+        kept_bytes: what stays of the try.
     """
 
     state: RunState
@@ -33,13 +34,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     ended_ns: int | None = None
     left_behind: int = 0
     problems: tuple[str, ...] = ()
+    kept_bytes: int = 0
 
     def columns(self) -> dict[str, Any]:
         """For the run's row."""
         if self.state is RunState.PENDING:
             return {"error": self.error, "started_ns": None}
         told = {"exit_code": self.exit_code, "error": self.error, "last_output": self.last_output}
-        times = {"ended_ns": self.ended_ns}
+        times = {"ended_ns": self.ended_ns, "kept_bytes": self.kept_bytes}
         return {**told, **times} if self.started_ns is None else {**told, **times, "started_ns": self.started_ns}
 
 
@@ -68,7 +70,8 @@ def conclude(attempt: Attempt, refused: str, lost: int) -> Verdict:
             attempt.clean()
     except OSError as error:
         problems.append(f"{error.strerror} in {attempt.home}")
-    return msgspec.structs.replace(verdict, problems=tuple(problems))
+    kept = 0 if verdict.state is RunState.PENDING else attempt.kept_bytes()
+    return msgspec.structs.replace(verdict, problems=tuple(problems), kept_bytes=kept)
 
 
 def _lost(attempt: Attempt, lost: int) -> Verdict:

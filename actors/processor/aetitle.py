@@ -79,6 +79,8 @@ def _tag(text: str) -> str:
     digits = _HEXADECIMAL_TAG.fullmatch(text.strip())
     if digits:
         return "".join(digits.groups()).upper()
+    if not text.strip():
+        return ""  # pydicom's dictionary has elements without a keyword
     from pydicom.datadict import tag_for_keyword  # noqa: PLC0415 - half a second, and hardly any site writes keywords
 
     number = tag_for_keyword(text.strip())

@@ -32,10 +32,12 @@ class Asker:
 
     Args:
         send: sends a message to an extractor; False when none takes it.
+        clock: a monotonic clock in seconds.
     """
 
-    def __init__(self, send: Callable[[Message], bool]) -> None:
+    def __init__(self, send: Callable[[Message], bool], clock: Callable[[], float] = time.monotonic) -> None:
         self._send = send
+        self._clock = clock
         self._questions: dict[str, _Question] = {}
         self._open: set[str] = set()
         self._released: dict[str, float] = {}
@@ -71,7 +73,7 @@ class Asker:
 
     def ask(self) -> None:
         """Send what is due and fits into the window."""
-        clock = time.monotonic()
+        clock = self._clock()
         self._open = {identifier for identifier in self._open if self._questions[identifier].next_at > clock}
         room = WINDOW - len(self._open)
         together: list[str] = []
@@ -100,7 +102,7 @@ class Asker:
         return [
             StoredInstance(identifier, question.stored)
             for identifier, question in self._questions.items()
-            if question.times >= GIVE_UP_AFTER and question.next_at <= time.monotonic()
+            if question.times >= GIVE_UP_AFTER and question.next_at <= self._clock()
         ]
 
     def _send_questions(self, identifiers: list[str], clock: float) -> None:

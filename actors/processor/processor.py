@@ -7,7 +7,6 @@ from typing import ClassVar
 from actors.actor import Actor, Timer
 from actors.processor.asking import Asker
 from actors.processor.associations import Associations
-from actors.processor.availability import LEDGER_AWAY, Availability
 from actors.processor.closing import Closer
 from actors.processor.comparison import Comparer
 from actors.processor.groups import OpenGroups
@@ -20,6 +19,7 @@ from actors.processor.registry import Registry
 from actors.processor.shards import OpenShards
 from actors.processor.sweep import SWEEP_SECONDS, Sweep
 from protocol import channels, clock, killpoints, messages
+from protocol.availability import LEDGER_AWAY, Availability
 from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings

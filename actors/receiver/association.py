@@ -1,17 +1,16 @@
 """One connection as the acceptor's state machine, with every deadline that a peer must keep (PS3.8 §9.2).
 
 What arrives goes through the walker; PDUs other than P-DATA-TF come back here and are looked up in one table of
-transitions. A P-DATA-TF's fragments go to the association's service. An idle association costs one timer.
+transitions. A P-DATA-TF's fragments go to the association's service.
 """
 
-import contextlib
 import enum
-import select
 import socket
 import time
 from collections.abc import Callable, Mapping
 
 from actors.receiver.admission import NamesNeeded, Refused, normalize_address
+from actors.receiver.connection import Connection
 from actors.receiver.file_meta import presentation_address
 from actors.receiver.negotiation import (
     APPLICATION_CONTEXT,
@@ -41,6 +40,7 @@ _NAMES_SECONDS = 3.0  # for the name server, while a peer waits for its answer
 _SHORT_PDU_BYTES = 4  # A-RELEASE-RQ, A-ABORT
 _TITLES_BYTES = 68
 _RELEASED = "released"
+_CUT = "this receiver ends"
 
 
 class State(enum.Enum):
@@ -59,7 +59,7 @@ class Association:
 
     Args:
         shared: of this process.
-        connection: accepted, not blocking.
+        accepted: the connection's socket.
         peer: its address as `accept` gave it.
         closed: called once, when the connection is gone.
     """
@@ -67,33 +67,27 @@ class Association:
     def __init__(
         self,
         shared: Shared,
-        connection: socket.socket,
+        accepted: socket.socket,
         peer: tuple[str, int],
         closed: Callable[["Association"], None],
     ) -> None:
         self._shared = shared
         self._limits = shared.settings.dicom.scp.limits
-        self._socket = connection
-        self._receive_into = connection.recv_into
         self._host = normalize_address(peer[0])
-        self._peer = presentation_address(self._host, peer[1]).removeprefix("dicom://")
+        self._peer = presentation_address(self._host, peer[1])
         self._closed = closed
         self.state = State.AWAITING_REQUEST
         self._walker = PduWalker(self)
+        self._walking = False
         self._pdus = 0
         self._timed_pdu = 0
-        self._out = bytearray()
-        self._lost = ""
-        self._feeding = False
         self._slot: int | None = None
         self._service: Service | None = None
         self._identifier = ""
         self._titles = ("", "")
         self._proposal: Proposal | None = None
         self._started = time.monotonic()
-        self._deadline = self._started + self._limits.first_bytes_seconds
-        self._timer = shared.loop.at(self._deadline, self._time_is_up)
-        shared.loop.watch(connection.fileno(), self._ready)
+        self._connection = Connection(shared.loop, accepted, shared.buffer, self, self._limits.first_bytes_seconds)
 
     @property
     def associated(self) -> bool:
@@ -101,129 +95,95 @@ class Association:
         return self._slot is not None
 
     def cut(self) -> None:
-        """End it when that breaks no object in two; the process calls it again after each answer."""
+        """End it if that breaks nothing in two; after each answer it looks again by itself."""
         if self.state is State.AWAITING_REQUEST and self._walker.between_pdus:
-            self._close("this receiver ends")
+            self._close(_CUT)
         elif self.state is State.ESTABLISHED and self._between_objects():
-            self._abort(None, "this receiver ends")
+            self._abort(None, _CUT)
 
     def end(self) -> None:
         """End it now."""
         if self.state in (State.ESTABLISHED, State.RELEASING):
-            self._abort(None, "this receiver ends")
-        self._close("this receiver ends")
+            self._abort(None, _CUT)
+        self._close(_CUT)
 
-    # The socket.
+    # What the connection tells.
 
-    def _ready(self, events: int) -> None:
-        if events & select.EPOLLOUT:
-            self._send_more()
-        if events & ~select.EPOLLOUT and self.state is not State.CLOSED:
-            self._receive()
-
-    def _receive(self) -> None:
-        buffer = self._shared.buffer
-        try:
-            # A sender with Nagle's algorithm on waits for our acknowledgement; the option does not stick.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            count = self._receive_into(buffer)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._close(f"connection lost ({error.strerror})")
-            return
-        if not count:
-            self._close("closed by the peer without release" if self._service else "closed by the peer")
-            return
+    def received(self, data: memoryview) -> None:
+        """Walk what came."""
         if self.state is State.AWAITING_CLOSE:
             return
-        self._feeding = True
+        self._walking = True
         try:
-            self._walker.feed(buffer[:count])
+            self._walker.feed(data)
             if self._service is not None:
                 self._service.flush()
         except ProtocolError as error:
-            self._abort_for(error)
+            # AA-1 while there is no association, else AA-8.
+            self._abort(None if self._service is None else error.reason, str(error))
         finally:
-            self._feeding = False
+            self._walking = False
         self._settle()
 
-    def _settle(self) -> None:
-        """After anything was received or answered: what is due, and until when the peer has time."""
-        state = self.state
-        if self._lost and state is not State.CLOSED:
-            self._close(self._lost)
-            return
-        if state is State.ESTABLISHED:
-            if self._walker.between_pdus:
-                if self._shared.cutting:
-                    self.cut()
-                if not self._out:
-                    self._expect(self._limits.idle_seconds)
-            elif self._timed_pdu != self._pdus and not self._out:
-                self._expect(self._limits.pdu_seconds)
-            self._timed_pdu = self._pdus
-        elif state is State.RELEASING and self._service is not None and not self._service.outstanding:
-            self._send(RELEASE_RP)
-            self._conclude(_RELEASED)
+    def drained(self) -> None:
+        """The peer has taken our answers."""
+        self._settle()
 
-    def _send(self, data: bytes) -> None:
-        if self._lost or self.state is State.CLOSED:
-            return
-        if self._out:
-            self._out += data
-            return
-        try:
-            sent = self._socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._lost = f"connection lost ({error.strerror})"
-            return
-        if sent < len(data):
-            self._out += data[sent:]
-            # Nothing more is read from a peer that does not read.
-            self._shared.loop.rewatch(self._socket.fileno(), select.EPOLLOUT)
-            self._expect(self._limits.write_seconds)
+    def lost(self, how: str) -> None:
+        """AA-4, AA-5, AR-5."""
+        self._close(how)
 
-    def _send_more(self) -> None:
-        try:
-            del self._out[: self._socket.send(self._out)]
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._close(f"connection lost ({error.strerror})")
-            return
-        if not self._out:
-            self._shared.loop.rewatch(self._socket.fileno(), select.EPOLLIN)
-            self._settle()
-
-    # Deadlines: the timer is set again only when it is due, or must come earlier.
-
-    def _expect(self, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
-        if self._deadline < self._timer.at:
-            self._timer.cancel()
-            self._timer = self._shared.loop.at(self._deadline, self._time_is_up)
-
-    def _time_is_up(self) -> None:
-        if time.monotonic() < self._deadline:
-            self._timer = self._shared.loop.at(self._deadline, self._time_is_up)
-        elif self.state is State.AWAITING_REQUEST:
+    def time_is_up(self) -> None:
+        """What the peer was given time for has not come."""
+        if self.state is State.AWAITING_REQUEST:
             self._close("no A-ASSOCIATE-RQ in time")  # ARTIM: AA-2
         elif self.state is State.AWAITING_ADMISSION:
             self._admit(last_word=True)
         elif self.state is State.AWAITING_CLOSE:
             self._close("")
-        elif self._out:
+        elif self._connection.blocked:
             self._close("the peer does not read our answers")
         elif self._service is not None and self._service.outstanding:
-            # It waits for our disk, not we for it.
-            self._timer = self._shared.loop.after(self._limits.idle_seconds, self._time_is_up)
+            self._connection.expect(self._limits.idle_seconds)  # the peer waits for our disk, not we for it
         elif self._walker.between_pdus:
             self._abort(AbortReason.NOT_SPECIFIED, f"idle for {self._limits.idle_seconds:g} s")
         else:
             self._abort(AbortReason.NOT_SPECIFIED, f"a PDU took longer than {self._limits.pdu_seconds:g} s")
+
+    def _settle(self) -> None:
+        """After anything was received or answered: what is due, and until when the peer has time."""
+        if self.state is State.CLOSED:
+            return
+        if self._connection.failure:
+            self._close(self._connection.failure)
+        elif self.state is State.ESTABLISHED:
+            if self._shared.cutting and self._between_objects():
+                self._abort(None, _CUT)
+            elif self._walker.between_pdus:
+                self._expect(self._limits.idle_seconds)
+            elif self._timed_pdu != self._pdus:
+                # Absolute from here on: what trickles in does not move it.
+                self._expect(self._limits.pdu_seconds)
+            self._timed_pdu = self._pdus
+        elif self.state is State.RELEASING and self._service is not None and not self._service.outstanding:
+            self._send(RELEASE_RP)
+            self._conclude(_RELEASED)
+
+    def _expect(self, seconds: float) -> None:
+        if not self._connection.blocked:  # which has a deadline of its own
+            self._connection.expect(seconds)
+
+    def _between_objects(self) -> bool:
+        return self._service is not None and self._service.between_messages and self._walker.between_pdus
+
+    def _send(self, data: bytes) -> None:
+        self._connection.send(data, self._limits.write_seconds)
+
+    def _answer(self, data: bytes) -> None:
+        """Send a response of the service, which may come at any time."""
+        self._send(data)
+        if not self._walking:
+            self._settle()
 
     # What the walker finds.
 
@@ -235,9 +195,9 @@ class Association:
                 raise ProtocolError(AbortReason.INVALID_PARAMETER, "P-DATA-TF longer than announced")
             return
         if (self.state, kind) not in _TRANSITIONS:
-            known = PduType.A_ASSOCIATE_RQ <= kind <= PduType.A_ABORT
-            what = f"{PduType(kind).name} in {self.state.value}" if known else f"unknown PDU type 0x{kind:02X}"
-            raise ProtocolError(AbortReason.UNEXPECTED_PDU if known else AbortReason.UNRECOGNIZED_PDU, what)
+            if not PduType.A_ASSOCIATE_RQ <= kind <= PduType.A_ABORT:
+                raise ProtocolError(AbortReason.UNRECOGNIZED_PDU, f"unknown PDU type 0x{kind:02X}")
+            raise ProtocolError(AbortReason.UNEXPECTED_PDU, f"{PduType(kind).name} in {self.state.value}")
         if kind == PduType.A_ASSOCIATE_RQ:
             if not _TITLES_BYTES <= length <= self._limits.max_associate_bytes:
                 raise ProtocolError(AbortReason.INVALID_PARAMETER, f"A-ASSOCIATE-RQ of {length} bytes")
@@ -290,8 +250,8 @@ class Association:
         )
         if isinstance(outcome, NamesNeeded):
             self.state = State.AWAITING_ADMISSION
-            self._shared.loop.rewatch(self._socket.fileno(), 0)
-            self._expect(_NAMES_SECONDS)
+            self._connection.pause()
+            self._connection.expect(_NAMES_SECONDS)
             self._shared.names.refresh(outcome.names, self._names_refreshed)
         elif isinstance(outcome, Refused):
             self._reject(outcome.rejection, outcome.reason, outcome.hint)
@@ -317,14 +277,14 @@ class Association:
         """Sta3, A-ASSOCIATE response primitive (accept): AE-7."""
         scp = self._shared.settings.dicom.scp
         agreement = negotiate(proposal, scp.verification.transfer_syntaxes if scp.verification.enabled else ())
-        local_host, local_port = self._socket.getsockname()[:2]
-        local = presentation_address(normalize_address(local_host), local_port)
+        host, port = self._connection.local
+        local = presentation_address(normalize_address(host), port)
         self._identifier = new_association_id()
         self._service = Service(
             self._shared,
             association=self._identifier,
             contexts={
-                context_id: StorageContext(context, proposal.calling, proposal.called, f"dicom://{self._peer}", local)
+                context_id: StorageContext(context, proposal.calling, proposal.called, self._peer, local)
                 for context_id, context in agreement.contexts.items()
             },
             ignored=rule.ignored_sop_classes,
@@ -333,7 +293,7 @@ class Association:
             send=self._answer,
         )
         if self.state is State.AWAITING_ADMISSION:
-            self._shared.loop.rewatch(self._socket.fileno(), select.EPOLLIN)
+            self._connection.resume()
         self.state = State.ESTABLISHED
         self._send(encode_acceptance(proposal, agreement, self._limits.max_pdu_bytes))
         self._proposal = None
@@ -360,12 +320,7 @@ class Association:
 
     def _release(self, _: bytes) -> None:
         """Sta6, A-RELEASE-RQ: AR-2; the response waits for what is still to be answered."""
-        assert self._service
         self.state = State.RELEASING
-        if not self._service.outstanding:
-            # An object that had begun is none.
-            self._send(RELEASE_RP)
-            self._conclude(_RELEASED)
 
     def _peer_aborts(self, _: bytes) -> None:
         """Any state, A-ABORT: AA-3, AA-2."""
@@ -373,56 +328,39 @@ class Association:
 
     # The end.
 
-    def _answer(self, data: bytes) -> None:
-        """Send a response of the service, which may come at any time."""
-        self._send(data)
-        if not self._feeding:
-            self._settle()
-
-    def _between_objects(self) -> bool:
-        return self._service is not None and self._service.between_messages and self._walker.between_pdus
-
-    def _abort_for(self, error: ProtocolError) -> None:
-        """AA-1 while there is no association, else AA-8."""
-        self._abort(None if self.state is State.AWAITING_REQUEST else error.reason, str(error))
-
     def _abort(self, reason: AbortReason | None, what: str) -> None:
         self._send(encode_abort(reason))
         self._conclude(f"aborted: {what}")
         self._half_close()
 
-    def _half_close(self) -> None:
-        """Show the peer that nothing follows."""
-        if not self._out and self.state is State.AWAITING_CLOSE:
-            with contextlib.suppress(OSError):  # it may be gone already
-                self._socket.shutdown(socket.SHUT_WR)
-
     def _conclude(self, how: str) -> None:
         """The last PDU was sent: give the slot back, and let the peer close, or we destroy what it has not read."""
-        if self._lost:
-            self._close(self._lost)
+        if self._connection.failure:
+            self._close(self._connection.failure)
             return
         if self.state is State.AWAITING_ADMISSION:
-            self._shared.loop.rewatch(self._socket.fileno(), select.EPOLLIN)
+            self._connection.resume()
         self._over(how)
         self.state = State.AWAITING_CLOSE
-        self._expect(_ARTIM_SECONDS)
+        self._connection.expect(_ARTIM_SECONDS)
+
+    def _half_close(self) -> None:
+        if self.state is State.AWAITING_CLOSE:
+            self._connection.half_close()
 
     def _close(self, how: str) -> None:
         if self.state is State.CLOSED:
             return
         self._over(how)
         self.state = State.CLOSED
-        self._timer.cancel()
-        self._shared.loop.unwatch(self._socket.fileno())
-        self._socket.close()
+        self._connection.close()
         self._closed(self)
 
     def _over(self, how: str) -> None:
         """Whatever this was, it is over: nothing stays in transit, no slot is held, and one line tells of it."""
         if self.state is State.AWAITING_CLOSE:
             return
-        service, calling, called = self._service, *self._titles
+        service, (calling, called) = self._service, self._titles
         if service is None:
             if how:
                 self._shared.repeats.add("connection_ended", self._host, reason=how)

@@ -4,7 +4,6 @@ One event loop; each association is a small state machine in it. What it stores 
 nothing else of the gateway is needed to receive.
 """
 
-import contextlib
 import errno
 import socket
 import threading
@@ -170,9 +169,6 @@ class Receiver(Actor):
                     self._wait_for_descriptors(listener, error)
                     return
                 continue  # the peer is gone again
-            connection.setblocking(False)
-            with contextlib.suppress(OSError):  # as above; its first receive tells
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connections[Association(self._shared, connection, peer, self._connection_closed)] = None
         self._bound_connections()
 

@@ -25,6 +25,7 @@ from actors.receiver.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_c
 from actors.receiver.shared import Shared
 from actors.receiver.sop_classes import VERIFICATION
 from actors.receiver.store import Complete, start_write_back
+from protocol import killpoints
 from protocol.board import Intake
 from protocol.messages import StoredInstance
 
@@ -244,6 +245,7 @@ class Service:
             else:
                 self._write(reception, final=True)
         if reception.status is None:
+            killpoints.reach("receiver.data-written")
             self.outstanding += 1
             self._shared.store.commit(reception, sync=self._sync)
         else:
@@ -284,6 +286,7 @@ class Service:
                 return False
         reception.part = self._shared.writer.open_part(self._association, self._opened + 1)
         self._opened += 1
+        killpoints.reach("receiver.part-opened")
         pieces.insert(0, reception.context.file_meta.encode(command.sop_instance))
         if reception.head:
             pieces.insert(1, reception.head)
@@ -328,6 +331,7 @@ class Service:
                 sop_instance=reception.command.sop_instance,
             )
         self._respond(reception.command, reception.context, Status.SUCCESS, "")
+        killpoints.reach("receiver.answered")
 
     def _respond_unstored(self, reception: Reception) -> None:
         status = reception.status

@@ -9,7 +9,7 @@ import os
 from functools import partial
 
 from actors.receiver.syncer import Syncer
-from protocol import clock
+from protocol import clock, killpoints
 from protocol.spool import Part, ShardWriter
 
 _SYNC_FILE_RANGE_WRITE = 2
@@ -74,7 +74,10 @@ class Store:
         assert complete.part
         if error is not None:
             _answer([complete], error)
-        elif self._name(complete):
+            return
+        killpoints.reach("receiver.data-synced")
+        if self._name(complete):
+            killpoints.reach("receiver.renamed")
             shard = complete.part.shard
             self._named.setdefault(shard, []).append(complete)
             if shard not in self._syncing:
@@ -102,6 +105,7 @@ class Store:
     def _directory_synced(self, shard: str, fd: int, group: list[Complete], error: OSError | None) -> None:
         os.close(fd)
         self._syncing.discard(shard)
+        killpoints.reach("receiver.directory-synced")
         if shard in self._named:
             self._sync_directory(shard)
         _answer(group, error)

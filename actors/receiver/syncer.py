@@ -111,9 +111,7 @@ class KernelSyncer:
         self._serial += 1
         operation = _FDSYNC if data_only else _FSYNC
         # data, key, flags, operation, priority, file, buffer, length, offset, reserved, flags, event descriptor
-        _IOCB.pack_into(
-            self._request, 0, self._serial, 0, 0, operation, 0, fd, 0, 0, 0, 0, _WITH_EVENTFD, self._wake
-        )
+        _IOCB.pack_into(self._request, 0, self._serial, 0, 0, operation, 0, fd, 0, 0, 0, 0, _WITH_EVENTFD, self._wake)
         self._running[self._serial] = done
         try:
             self._call(self._call.submit, self._context, ctypes.c_long(1), self._requests)

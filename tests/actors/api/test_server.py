@@ -93,3 +93,28 @@ def test_a_slow_answer_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
             assert b" 200 " in (await talk(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")).split(b"\r\n")[0]
 
     asyncio.run(run())
+
+
+def test_a_drain_lets_the_request_in_that_is_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was taken just before gets its answer; one that stays silent is closed."""
+    monkeypatch.setattr(server, "_LAST_CHANCE_SECONDS", 0.5)
+
+    async def run() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        running = Server(echo_length, [listener], Repeats(lambda *_, **__: None))
+        task = asyncio.ensure_future(running.run_until_told())
+        pairs = [await asyncio.open_connection(*listener.getsockname()) for _ in range(2)]
+        while len(running.server_state.connections) < 2:
+            await asyncio.sleep(0)
+        for connection in running.server_state.connections:
+            connection.shutdown()
+        running.should_exit = True
+        pairs[0][1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answers = [await asyncio.wait_for(reader.read(), 10.0) for reader, _ in pairs]
+        assert answers[0].startswith(b"HTTP/1.1 200")
+        assert answers[1] == b""
+        await asyncio.wait_for(task, 10.0)
+        for _, writer in pairs:
+            writer.close()
+
+    asyncio.run(run())

@@ -132,7 +132,7 @@ def damaged(draw: st.DrawFn) -> tuple[str, bytes]:
     return sample.syntax, bytes(body)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged())
 def test_damaged_files_are_described_somehow(tmp_path: Path, case: tuple[str, bytes]) -> None:
     """There is always an answer, and what it says is text that a ledger takes."""
@@ -147,7 +147,7 @@ def test_damaged_files_are_described_somehow(tmp_path: Path, case: tuple[str, by
         text.encode()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(damaged())
 def test_what_both_can_read_they_read_the_same(tmp_path: Path, case: tuple[str, bytes]) -> None:
     """When the walk finds nothing wrong, and pydicom neither, the same bytes stand behind the same tags."""

@@ -131,7 +131,7 @@ class World:
 
     def job(self, group_id: int | None, pipeline_id: str, priority: str = "normal", **columns: object) -> str:
         """Decide on a job."""
-        job_id = str(uuid.uuid4())
+        job_id = columns.pop("job_id", str(uuid.uuid4()))
         row = {
             "job_id": job_id,
             "group_id": group_id,
@@ -144,7 +144,7 @@ class World:
             "created_ns": time.time_ns(),
         }
         Job.create(**{**row, **columns})
-        return job_id
+        return str(job_id)
 
     # The bus.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.submitter.payload import files
 from actors.submitter.platforms.base import PlatformJob
 from actors.submitter.submitter import Submitter
 from protocol import messages
@@ -45,6 +46,9 @@ class Here:
         handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
         self.actor = QuickSubmitter(birth, world.launcher.settings)
         self.actor.open()
+        # The tables are bound to one ledger in a process.
+        world.ledger.close()
+        world.ledger = self.actor._ledger
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
@@ -185,9 +189,7 @@ def test_an_upload_goes_on_where_it_was_and_repeats_harmlessly(world: World, her
     job = Job.get(Job.job_id == world.job(group_id, "p"))
     payload = tmp_path / "spool" / "platform" / "p"
     payload.mkdir()
-    from actors.submitter import payload as files_of  # noqa: PLC0415
-
-    first, second = files_of.files(group_id, world.spool)
+    first, second = files(group_id, world.spool)
     on_platform = PlatformJob(job_id=job.job_id, platform_job_id="r", payload_id="p", payload_directory=str(payload))
     platform = here.actor._platform
     (payload / Path(first[0].name).parent).mkdir(parents=True)

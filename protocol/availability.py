@@ -1,4 +1,4 @@
-"""Whether the ledger answers: after a failure everything pauses, longer each time, and then begins anew."""
+"""Whether the ledger answers one process: after a failure that one pauses, longer each time, and tries again."""
 
 import time
 
@@ -30,7 +30,7 @@ class Availability:
 
     @property
     def doubtful(self) -> bool:
-        """Whether memory must be loaded anew: what was committed last is not known."""
+        """Whether it has failed and not answered since, so that what was committed last is not known."""
         return self._pause_seconds > 0
 
     @property
@@ -47,7 +47,7 @@ class Availability:
         self._ledger.close()
 
     def recovered(self) -> None:
-        """Memory says what the ledger says."""
+        """It answered, and memory says what it says."""
         if self.doubtful:
             self._log.info("ledger_answers_again")
         self._pause_seconds = 0.0

@@ -1,0 +1,123 @@
+"""The rows of runs, and where each one's directory is. This actor owns both."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from actors.platform.attempt import Attempt
+from actors.platform.leftovers import remove_tree
+from protocol import messages
+from protocol.errors import RefusedError
+from protocol.ledger import Ledger, Run, pages
+from protocol.spool import DIRECTORY_MODE, Spool, sync_directory
+from protocol.states import RunState, advance
+
+_NAMESPACE = uuid.UUID("7a3b1f64-9f57-4d2e-8a52-2f2f1f0f6a11")
+_UNFINISHED = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
+
+
+class Runs:
+    """All runs. Every method may raise what peewee raises; then nothing has changed in memory.
+
+    Args:
+        ledger: the ledger.
+        spool: where payloads are.
+    """
+
+    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+        self._ledger = ledger
+        self._spool = spool
+
+    def of_job(self, job_id: str) -> Run | None:
+        """The run of a job."""
+        found: Run | None = Run.get_or_none(Run.job_id == job_id)
+        return found
+
+    def get(self, run_id: str) -> Run:
+        """A run.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        run: Run | None = Run.get_or_none(Run.run_id == run_id)
+        if run is None:
+            raise RefusedError(f"there is no run {run_id}: the job has to be created first")
+        return run
+
+    def of_state(self, state: RunState) -> Iterator[Run]:
+        """The runs of a state."""
+        for page in pages(Run.select().where(Run.state == state), Run.run_id):
+            yield from page
+
+    def create(self, command: messages.CreateRun) -> Run:
+        """Make a run: the directory first, under a name that follows from the job's, so that a repeat finds it.
+
+        Raises:
+            OSError: there is no room for a directory.
+        """
+        job = uuid.uuid5(_NAMESPACE, command.job_id)
+        run_id, payload_id = str(uuid.uuid5(job, "run")), str(uuid.uuid5(job, "payload"))
+        for directory in (self.home(payload_id), self.home(payload_id) / "payload"):
+            directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            sync_directory(directory.parent)
+        with self._ledger.transaction():
+            run: Run = Run.create(
+                run_id=run_id,
+                job_id=command.job_id,
+                payload_id=payload_id,
+                name=command.name,
+                pipeline_id=command.pipeline_id,
+                priority=command.priority,
+                metadata=command.metadata,
+                created_ns=time.time_ns(),
+            )
+        return run
+
+    def add_metadata(self, run: Run, metadata: Mapping[str, str]) -> None:
+        """Add to what is known of a run."""
+        with self._ledger.transaction():
+            Run.update(metadata={**run.metadata, **metadata}).where(Run.run_id == run.run_id).execute()
+
+    def move(self, run: Run, state: RunState, **columns: Any) -> None:
+        """Commit a change of state."""
+        following = advance(RunState(run.state), state)
+        with self._ledger.transaction():
+            Run.update(state=following, **columns).where(Run.run_id == run.run_id).execute()
+        run.state = following
+
+    def describe(self, run: Run) -> messages.RunCreated:
+        """What the submitter is told of a run."""
+        return messages.RunCreated(
+            run_id=run.run_id,
+            payload_id=run.payload_id,
+            payload_directory=str(self.home(run.payload_id) / "payload"),
+            metadata=run.metadata,
+            state=RunState(run.state),
+        )
+
+    def home(self, payload_id: str) -> Path:
+        """The directory of a run."""
+        return self._spool.platform / payload_id
+
+    def attempt(self, run: Run) -> Attempt:
+        """The latest try of a run."""
+        return Attempt(self.home(run.payload_id), run.tries)
+
+    def kept_bytes(self) -> int:
+        """What runs that are over have left in the spool; a directory that somebody removed counts nothing."""
+        homes = set(os.listdir(self._spool.platform))
+        query = Run.select(Run.run_id, Run.payload_id, Run.kept_bytes).where(Run.kept_bytes > 0)
+        return sum(
+            run.kept_bytes for page in pages(query.namedtuples(), Run.run_id) for run in page if run.payload_id in homes
+        )
+
+    def remove_leftovers(self) -> None:
+        """Remove payloads of runs that were over when the last process was killed before it had removed them."""
+        query = Run.select(Run.run_id, Run.payload_id).where(Run.state.in_(_UNFINISHED))
+        unfinished = {run.payload_id for page in pages(query.namedtuples(), Run.run_id) for run in page}
+        for home in self._spool.platform.iterdir():
+            if home.name not in unfinished and (home / "payload").exists():
+                remove_tree(home / "payload")

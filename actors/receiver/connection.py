@@ -1,0 +1,180 @@
+"""A peer's socket in the receive loop: one receive a turn, answers that wait until they can be sent, one deadline.
+
+An idle connection costs one timer. The timer is lazy: a deadline that moves away does not touch it; it looks again
+when it fires. Only one that comes nearer sets it anew.
+"""
+
+import contextlib
+import math
+import select
+import socket
+import time
+from typing import Protocol
+
+from actors.actor import Actor
+
+
+class Owner(Protocol):
+    """What a connection reports to."""
+
+    def received(self, data: memoryview) -> None:
+        """Bytes came; the memory holds until this returns."""
+
+    def drained(self) -> None:
+        """What had to wait was sent."""
+
+    def lost(self, how: str) -> None:
+        """The peer closed the connection, or it failed."""
+
+    def time_is_up(self) -> None:
+        """The deadline has passed."""
+
+
+class Connection:
+    """A connection that was accepted.
+
+    Args:
+        loop: watches it and keeps its timer.
+        connection: the socket; it becomes non-blocking.
+        buffer: receives go there.
+        owner: what is told.
+        seconds: the first deadline.
+    """
+
+    def __init__(
+        self, loop: Actor, connection: socket.socket, buffer: memoryview, owner: Owner, seconds: float
+    ) -> None:
+        self._loop = loop
+        self._socket = connection
+        self._buffer = buffer
+        self._owner = owner
+        self._out = bytearray()
+        self._failure = ""
+        self.closed = False
+        connection.setblocking(False)
+        with contextlib.suppress(OSError):  # it may be gone already, as its first receive will tell
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._deadline = time.monotonic() + seconds
+        self._set_timer()
+        self._fd = connection.fileno()
+        loop.watch(self._fd, self._ready)
+
+    @property
+    def failure(self) -> str:
+        """Why a send failed; "" when none did."""
+        return self._failure
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the peer has not taken all that was sent; until it has, nothing is read from it."""
+        return bool(self._out)
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """Our address and port."""
+        host, port = self._socket.getsockname()[:2]
+        return str(host), int(port)
+
+    def expect(self, seconds: float) -> None:
+        """Move the deadline."""
+        self._deadline = time.monotonic() + seconds
+        if self._deadline < self._timer_at:
+            self._timer.cancel()
+            self._set_timer()
+
+    def pause(self) -> None:
+        """Read nothing for now."""
+        self._loop.rewatch(self._fd, 0)
+
+    def resume(self) -> None:
+        """Read again."""
+        self._loop.rewatch(self._fd, select.EPOLLIN)
+
+    def send(self, data: bytes, seconds: float) -> bool:
+        """Send, or keep until it can be sent.
+
+        Args:
+            data: to be sent.
+            seconds: how long the peer may leave it unread.
+
+        Returns:
+            Whether it was sent at once.
+        """
+        if self._failure or self.closed:
+            return False
+        sent = 0
+        if not self._out:
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self._failure = _lost(error)
+                return False
+            if sent == len(data):
+                return True
+            self._loop.rewatch(self._fd, select.EPOLLOUT)
+            self.expect(seconds)
+        self._out += data[sent:]
+        return False
+
+    def half_close(self) -> None:
+        """Show the peer that nothing follows."""
+        if not self._out:
+            with contextlib.suppress(OSError):  # it may be gone already
+                self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self.closed = True
+        self._timer.cancel()
+        self._loop.unwatch(self._fd)
+        self._socket.close()
+
+    def _ready(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._send_more()
+        if events & ~select.EPOLLOUT and not self.closed:
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            # A sender with Nagle's algorithm on waits for our acknowledgement; the option does not stick.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            count = self._socket.recv_into(self._buffer)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._owner.lost(_lost(error))
+            return
+        if count:
+            self._owner.received(self._buffer[:count])
+        else:
+            self._owner.lost("closed by the peer")
+
+    def _send_more(self) -> None:
+        try:
+            del self._out[: self._socket.send(self._out)]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._owner.lost(_lost(error))
+            return
+        if not self._out:
+            self.resume()
+            self._owner.drained()
+
+    def _set_timer(self) -> None:
+        self._timer = self._loop.at(self._deadline, self._fire)
+        self._timer_at = self._deadline
+
+    def _fire(self) -> None:
+        if time.monotonic() < self._deadline:
+            self._set_timer()
+        else:
+            self._timer_at = math.inf
+            self._owner.time_is_up()
+
+
+def _lost(error: OSError) -> str:
+    return f"connection lost ({error.strerror})"

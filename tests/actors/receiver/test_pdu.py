@@ -1,0 +1,151 @@
+"""The walker over PDUs, and the PDUs that are sent."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_RELEASE_RP, P_DATA_TF
+
+from actors.receiver.pdu import (
+    RELEASE_RP,
+    AbortReason,
+    PduWalker,
+    ProtocolError,
+    Rejection,
+    encode_abort,
+    encode_command,
+    encode_rejection,
+)
+from tests.actors.receiver.raw import P_DATA, RELEASE_RQ, RQ, pdu, pdv
+
+
+class Recorder:
+    """Writes down what a walker tells."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def pdu_begins(self, kind: int, length: int) -> None:
+        self.told.append(("begins", kind, length))
+
+    def pdu(self, kind: int, body: bytes) -> bool:
+        self.told.append(("pdu", kind, body))
+        return True
+
+    def fragment_begins(self, context_id: int, control: int) -> None:
+        self.told.append(("fragment", context_id, control, bytearray()))
+
+    def fragment(self, data: memoryview) -> None:
+        self.told[-1][3].extend(data)  # type: ignore[index]
+
+    def message_ends(self) -> None:
+        self.told.append("end")
+
+
+STREAM = (
+    pdu(RQ, b"anything")
+    + pdu(P_DATA, pdv(1, 3, b"command"))
+    + pdu(P_DATA, pdv(1, 0, b"data" * 5) + pdv(1, 0, b"") + pdv(1, 2, b"x"))
+    + pdu(P_DATA, pdv(3, 2, b""))
+    + pdu(RELEASE_RQ, bytes(4))
+)
+TOLD = [
+    ("begins", RQ, 8),
+    ("pdu", RQ, b"anything"),
+    ("begins", P_DATA, 13),
+    ("fragment", 1, 3, bytearray(b"command")),
+    "end",
+    ("begins", P_DATA, 39),
+    ("fragment", 1, 0, bytearray(b"data" * 5)),
+    ("fragment", 1, 0, bytearray()),
+    ("fragment", 1, 2, bytearray(b"x")),
+    "end",
+    ("begins", P_DATA, 6),
+    ("fragment", 3, 2, bytearray()),
+    "end",
+    ("begins", RELEASE_RQ, 4),
+    ("pdu", RELEASE_RQ, bytes(4)),
+]
+
+
+def walk(stream: bytes, cuts: list[int]) -> list[object]:
+    recorder = Recorder()
+    walker = PduWalker(recorder)
+    buffer = bytearray(len(stream))  # one, as in the receiver: what is kept must not point into it
+    places = [0, *sorted(cuts), len(stream)]
+    for start, stop in zip(places, places[1:], strict=False):
+        buffer[: stop - start] = stream[start:stop]
+        walker.feed(memoryview(buffer)[: stop - start])
+    assert walker.between_pdus
+    return recorder.told
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=12))
+def test_the_pieces_in_which_pdus_come_make_no_difference(cuts: list[int]) -> None:
+    assert walk(STREAM, cuts) == TOLD
+
+
+def test_byte_by_byte() -> None:
+    assert walk(STREAM, list(range(1, len(STREAM)))) == TOLD
+
+
+def test_a_pdu_that_has_begun_is_not_between_pdus() -> None:
+    walker = PduWalker(Recorder())
+    walker.feed(memoryview(STREAM)[:3])
+    assert not walker.between_pdus
+    walker.feed(memoryview(STREAM)[3:14])
+    assert walker.between_pdus
+
+
+@pytest.mark.parametrize("length", [0, 1, 9, 0xFFFFFFFF])
+def test_a_pdv_that_does_not_fit_its_pdu_is_refused(length: int) -> None:
+    walker = PduWalker(Recorder())
+    with pytest.raises(ProtocolError) as caught:
+        walker.feed(memoryview(pdu(P_DATA, pdv(1, 2, b"abcd", length))))
+    assert caught.value.reason is AbortReason.INVALID_PARAMETER
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\0", pdv(1, 2, b"abcd") + b"\0\0\0"])
+def test_a_pdu_with_less_than_a_pdv_is_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        PduWalker(Recorder()).feed(memoryview(pdu(P_DATA, body)))
+
+
+@given(st.binary(max_size=200))
+def test_garbage_ends_in_nothing_but_a_protocol_error(data: bytes) -> None:
+    try:
+        PduWalker(Recorder()).feed(memoryview(data))
+    except ProtocolError:
+        pass
+
+
+def test_short_pdus_read_as_pynetdicom_writes_them() -> None:
+    rejection = A_ASSOCIATE_RJ()
+    rejection.decode(encode_rejection(Rejection.CALLED_AE_TITLE))
+    assert (rejection.result, rejection.source, rejection.reason_diagnostic) == (1, 1, 7)
+    abort = A_ABORT_RQ()
+    abort.decode(encode_abort(AbortReason.UNEXPECTED_PDU))
+    assert (abort.source, abort.reason_diagnostic) == (2, 2)
+    abort.decode(encode_abort(None))
+    assert (abort.source, abort.reason_diagnostic) == (0, 0)
+    assert A_RELEASE_RP().encode() == RELEASE_RP
+
+
+@pytest.mark.parametrize("longest", [0, 128, 256, 1000])
+def test_a_response_is_cut_to_what_the_peer_can_take(longest: int) -> None:
+    command = bytes(range(200))
+    stream = encode_command(5, command, longest)
+    whole, controls = b"", []
+    while stream:
+        length = struct.unpack(">BxI", stream[:6])[1]
+        assert not longest or length <= longest
+        decoded = P_DATA_TF()
+        decoded.decode(stream[: 6 + length])
+        for value in decoded.presentation_data_value_items:
+            assert value.presentation_context_id == 5
+            controls.append(value.presentation_data_value[0])
+            whole += value.presentation_data_value[1:]
+        stream = stream[6 + length :]
+    assert whole == command
+    assert controls == [1] * (len(controls) - 1) + [3]
