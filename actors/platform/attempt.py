@@ -247,6 +247,7 @@ class Attempt:
         if self.was_lost():
             for directory in (self.input, self._tmp, self.output):
                 remove_tree(directory)
+            self._next_result.unlink(missing_ok=True)
         else:
             remove_tree(self.directory)
 

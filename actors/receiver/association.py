@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from actors.receiver.admission import NamesNeeded, Refused, normalize_address
 from actors.receiver.connection import Connection
+from actors.receiver.dimse_log import LoggingService
 from actors.receiver.file_meta import presentation_address
 from actors.receiver.negotiation import (
     APPLICATION_CONTEXT,
@@ -280,7 +281,7 @@ class Association:
         host, port = self._connection.local
         local = presentation_address(normalize_address(host), port)
         self._identifier = new_association_id()
-        self._service = Service(
+        self._service = (LoggingService if scp.log_dimse_datasets else Service)(
             self._shared,
             association=self._identifier,
             contexts={

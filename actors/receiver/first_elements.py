@@ -14,7 +14,7 @@ from actors.receiver.command import uid_text
 ENOUGH_BYTES = 4096
 _GROUP = 0x0008
 _SOP_CLASS, _SOP_INSTANCE = 0x0016, 0x0018
-_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _UNDEFINED = 0xFFFFFFFF
 
 
@@ -27,6 +27,7 @@ class Encoding:
     """
 
     def __init__(self, order: str, *, explicit: bool) -> None:
+        self.order = order
         self.tag = struct.Struct(order + "HH").unpack_from
         self.short = struct.Struct(order + "H").unpack_from
         self.long = struct.Struct(order + "I").unpack_from
@@ -75,7 +76,7 @@ def compare(head: bytes, encoding: Encoding, sop_class: str, sop_instance: str) 
         if not encoding.explicit:
             (length,) = encoding.long(head, at + 4)
             at += 8
-        elif head[at + 4 : at + 6] not in _LONG_VRS:
+        elif head[at + 4 : at + 6] not in LONG_VRS:
             (length,) = encoding.short(head, at + 6)
             at += 8
         elif end - at >= 12:

@@ -70,6 +70,8 @@ class Receiver(Actor):
 
     def start(self) -> None:
         """Begin to accept."""
+        if self.settings.dicom.scp.log_dimse_datasets:
+            self.log.warning("patient_data_in_log", setting="DicomAdapter.dicom.scp.logDimseDatasets")
         # Receiving does not wait for what a dead predecessor left.
         threading.Thread(target=self._remove_dead_parts, daemon=True, name="remove parts").start()
         self._shared.admission.warm_up()
