@@ -1,4 +1,8 @@
-"""Whether the ledger answers one process: after a failure that one pauses, longer each time, and tries again."""
+"""Whether the ledger answers one process: after a failure that one pauses, longer each time, and tries again.
+
+A ledger that is read may still have no room for a commit, so only a commit ends the trouble; it is told of once, and
+once that it is over.
+"""
 
 import time
 
@@ -26,28 +30,29 @@ class Availability:
         self._ledger = ledger
         self._log = log
         self._pause_seconds = 0.0
+        self.doubtful = False
         self.retry_at = 0.0
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether it has failed and not answered since, so that what was committed last is not known."""
-        return self._pause_seconds > 0
 
     @property
     def paused(self) -> bool:
         """Whether it is too early to try again."""
-        return self.doubtful and time.monotonic() < self.retry_at
+        return time.monotonic() < self.retry_at
 
     def failed(self, error: Exception) -> None:
-        """The ledger did not answer."""
-        if not self.doubtful:
+        """The ledger did not answer; what was committed last is not known, so memory is `doubtful`."""
+        if not self._pause_seconds:
             self._log.error("ledger_away", reason=str(error), remedy="trying again; nothing received is lost")
         self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, max(_FIRST_PAUSE_SECONDS, 2 * self._pause_seconds))
         self.retry_at = time.monotonic() + self._pause_seconds
+        self.doubtful = True
         self._ledger.close()
 
-    def recovered(self) -> None:
-        """It answered, and memory says what it says."""
-        if self.doubtful:
+    def reloaded(self) -> None:
+        """Memory says what the ledger says, for a process that keeps in memory what it committed."""
+        self.doubtful = False
+
+    def committed(self) -> None:
+        """The ledger has taken a commit."""
+        if self._pause_seconds:
             self._log.info("ledger_answers_again")
-        self._pause_seconds = 0.0
+            self._pause_seconds = self.retry_at = 0.0

@@ -1,8 +1,9 @@
 """What a job processor is, and how an installed one is found: the contract of plug-ins.
 
 A job processor decides, for one AE title, which instances belong together and what jobs a closed group makes. The
-API loads it to check settings; the processor actor loads it to work. It is a class behind an entry point of the
-group `dicom_adapter.job_processors`; the entry point's name is what an AE title's `processor` says.
+API has it check settings; the processor actor has it work. It is a class behind an entry point of the group
+`dicom_adapter.job_processors`; the entry point's name is what an AE title's `processor` says. Those that are not ours
+run in processes of their own, see `protocol.plugins`.
 """
 
 import importlib.metadata
@@ -75,16 +76,31 @@ class JobProcessor(ABC):
         """The jobs of a group that closes."""
 
 
-def load(name: str) -> type[JobProcessor]:
-    """The class behind a processor's name, or behind its .NET name in the original.
+def find(name: str) -> importlib.metadata.EntryPoint:
+    """What is installed under a processor's name, or under its .NET name in the original; nothing of it runs.
 
     Raises:
         NotFoundError: no installed package offers it; the sentence lists what there is.
     """
     wanted = _ALIASES.get(name.partition(",")[0].strip().lower(), name.strip().lower()) or DEFAULT
-    installed = {point.name.lower(): point for point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)}
+    offered = sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=is_own)
+    installed = {point.name.lower(): point for point in offered}  # nobody takes a name of ours
     if wanted not in installed:
         known = ", ".join(sorted(installed)) or "none"
         raise NotFoundError(f"the job processor {name!r} is not installed: installed are {known}")
-    found: type[JobProcessor] = installed[wanted].load()
+    return installed[wanted]
+
+
+def is_own(point: importlib.metadata.EntryPoint) -> bool:
+    """Whether a job processor is part of this program, and so trusted in its processes."""
+    return point.value.startswith("actors.")
+
+
+def load(name: str) -> type[JobProcessor]:
+    """The class behind a processor's name; importing it runs its code.
+
+    Raises:
+        NotFoundError: as `find`.
+    """
+    found: type[JobProcessor] = find(name).load()
     return found

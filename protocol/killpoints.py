@@ -1,46 +1,80 @@
-"""Named points between two durable steps at which a test can end or hang the process that gets there.
+"""Named points between two durable steps, at which a test can end or hang the process that gets there.
 
-Nothing happens unless the environment names a point when the process starts, as tests do:
-`DICOM_ADAPTER_KILL_POINT=NAME[:kill|hang[:COUNT]]` acts when the point is reached for the COUNTth time (from 1).
-With `DICOM_ADAPTER_KILL_FILE` it acts only while that file exists, and deletes it first, so that it acts once
-although the process is started again.
+Nothing happens unless the environment names a directory when the process starts, as tests do:
+`DICOM_ADAPTER_KILL_DIRECTORY`. There a point is armed by a file of its name, which says `kill` or `hang`. The first
+process that reaches the point renames the file to `NAME.PID` and acts, so that it happens once, in one process.
 """
 
-import contextlib
 import os
 import signal
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 
-_NAME, _, _REST = os.environ.get("DICOM_ADAPTER_KILL_POINT", "").partition(":")
-_ACTION, _, _COUNT = _REST.partition(":")
-_FILE = os.environ.get("DICOM_ADAPTER_KILL_FILE", "")
+KILL_DIRECTORY = "DICOM_ADAPTER_KILL_DIRECTORY"
+_ACTIONS = {"kill": signal.SIGKILL, "hang": signal.SIGSTOP}
 
+POINTS: Mapping[str, str] = MappingProxyType(
+    {
+        "receiver.part-opened": "an object's file is open, and nothing is written",
+        "receiver.data-written": "every byte of an object is written, and nothing synced",
+        "receiver.data-synced": "an object's data is synced under the name of something in transit",
+        "receiver.renamed": "an object has its final name, which may not outlive a power cut",
+        "receiver.directory-synced": "an instance is durable, and its sender does not know",
+        "receiver.answered": "the sender knows, and no other process",
+        "receiver.announced": "an extractor was told",
+        "extractor.described": "headers were read, and nobody was told",
+        "extractor.descriptions-sent": "the processor was told",
+        "processor.instances-placed": "a batch has its groups, in memory only",
+        "processor.instances-recorded": "a batch is on record, and memory does not know",
+        "processor.asked": "an extractor was asked for what is not on record",
+        "processor.jobs-planned": "a group is about to close",
+        "processor.group-closed": "a group is closed and its jobs are on record, and nobody was told",
+        "processor.jobs-announced": "the submitter was told",
+        "processor.shards-sealed": "shards are sealed in the ledger, and memory does not know",
+        "processor.history-moved": "some of a reclaimed group's rows are in the history table",
+        "submitter.committed": "submissions have their new states, and no step has begun",
+        "submitter.created": "the platform has the job, and the ledger does not know",
+        "submitter.metadata-added": "the platform has the metadata, and the ledger does not know",
+        "submitter.file-linked": "the platform has some of the payload",
+        "submitter.uploaded": "the platform has the payload, and the ledger does not know",
+        "submitter.started": "the platform was told to start the job, and the ledger does not know",
+        "platform.directories-made": "a run's directories are there, and its row is not",
+        "platform.run-created": "a run's row is there, and the submitter does not know",
+        "platform.run-queued": "a run is to be started, and the submitter does not know",
+        "platform.run-begun": "a run's row says Running, and nothing is prepared",
+        "platform.input-made": "a run has its input",
+        "platform.shim-started": "a shim lives, and memory does not know",
+        "platform.shim-ended": "a shim has ended, and its result was not read",
+        "platform.output-synced": "a run's output is durable",
+        "platform.cleaned": "a run's input and payload are deleted, and its row says Running",
+        "platform.run-ended": "a run's row says how it ended",
+        "guardian.files-deleted": "a group's files are deleted, and no row says so",
+        "guardian.reclaimed": "a group's files are deleted, and the processor's rows are still there",
+        "guardian.shard-removed": "an empty shard's directory is deleted, and the ledger has it as sealed",
+        "api.committed": "a change is in the ledger, and receivers do not know",
+        "api.access-written": "receivers know of a change, and who asked for it does not",
+    }
+)
+"""Every point, with what has been done when it is reached."""
 
-class _Fuse:
-    """Counts how often the armed point was reached."""
-
-    def __init__(self) -> None:
-        self.left = int(_COUNT or 1)
-
-    def burn(self) -> None:
-        self.left -= 1
-        if self.left:
-            return
-        if _FILE:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(_FILE)
-                os.kill(os.getpid(), signal.SIGSTOP if _ACTION == "hang" else signal.SIGKILL)
-            return
-        os.kill(os.getpid(), signal.SIGSTOP if _ACTION == "hang" else signal.SIGKILL)
-
-
-_fuse = _Fuse()
+_directory = os.environ.get(KILL_DIRECTORY, "")
 
 
 def reach(name: str) -> None:
-    """Say that a point is reached; it costs a comparison.
+    """Say that a point is reached; it costs nothing but the call.
 
     Args:
-        name: `actor.what-was-just-done`.
+        name: one of `POINTS`.
     """
-    if name == _NAME:
-        _fuse.burn()
+    if _directory:
+        _spring(Path(_directory), name)
+
+
+def _spring(directory: Path, name: str) -> None:
+    armed, taken = directory / name, directory / f"{name}.{os.getpid()}"
+    try:
+        armed.rename(taken)
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), _ACTIONS[taken.read_text(encoding="ascii").strip()])

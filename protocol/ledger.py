@@ -5,10 +5,8 @@ are read in numbers are read in pages and closed at once, since an open cursor l
 """
 
 import contextlib
-import fcntl
-import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +14,11 @@ from urllib.parse import urlsplit
 import msgspec
 import peewee as pw
 
+from protocol import migrations
 from protocol.errors import ConfigurationError, LedgerError
 from protocol.states import GroupState, InstanceState, JobState, RunState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = migrations.latest()
 PAGE_ROWS = 500
 _BUSY_SECONDS = 30
 
@@ -279,13 +278,21 @@ class Ledger:
     Args:
         url: `sqlite:////absolute/path`, or `postgresql://user:password@host/database`.
         busy_seconds: how long a statement waits for another process's write on SQLite before it fails.
+        waiting, patience_seconds: see `migrations.bring_up_to_date`.
 
     Raises:
         LedgerError: it cannot be opened now.
         ConfigurationError: it is of a newer version, or its URL is none.
     """
 
-    def __init__(self, url: str, *, busy_seconds: float = _BUSY_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        busy_seconds: float = _BUSY_SECONDS,
+        waiting: Callable[[float], None] = lambda _: None,
+        patience_seconds: float | None = None,
+    ) -> None:
         self.url = url
         self.path: Path | None = None
         parts = urlsplit(url)
@@ -307,8 +314,9 @@ class Ledger:
             raise ConfigurationError(f"the ledger's URL starts with {parts.scheme!r}: use sqlite:// or postgresql://")
         self.database.bind(TABLES, bind_refs=False, bind_backrefs=False)
         try:
-            with self._migrating():
-                self._migrate()
+            migrations.bring_up_to_date(
+                self.database, self.path, lambda: self.database.create_tables(TABLES), waiting, patience_seconds
+            )
         except (pw.PeeweeException, sqlite3.Error, OSError) as error:
             raise LedgerError(
                 f"the ledger {self.path or parts.hostname} cannot be opened ({error}): check that its place exists "
@@ -318,8 +326,12 @@ class Ledger:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """A short write transaction: all of it is durable when the block ends, or none."""
-        with self.database.atomic(*(("IMMEDIATE",) if self.path else ())):
-            yield
+        try:
+            with self.database.atomic(*(("IMMEDIATE",) if self.path else ())):
+                yield
+        except pw.OperationalError as error:
+            # On a full disk SQLite rolls back by itself; that peewee cannot do so any more is not what went wrong.
+            raise _first_cause(error) from None
 
     def insert_rows(self, table: type[Row], rows: Sequence[Sequence[Any]]) -> None:
         """Insert many rows at an eighth of the cost of building them into one statement; for hot tables.
@@ -341,32 +353,15 @@ class Ledger:
         """Close this thread's connection."""
         self.database.close()
 
-    @contextlib.contextmanager
-    def _migrating(self) -> Iterator[None]:
-        """Let one process at a time look at, and change, the tables' shape."""
-        if self.path is None:
-            with self.database.atomic():
-                self.database.execute_sql("SELECT pg_advisory_xact_lock(4242006)")
-                yield
-            return
-        fd = os.open(f"{self.path}.migrate.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
 
-    def _migrate(self) -> None:
-        if not self.database.table_exists("schema_version"):
-            with self.transaction():
-                self.database.create_tables(TABLES)
-                SchemaVersion.create(version=SCHEMA_VERSION)
-        found = SchemaVersion.get().version
-        if found > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"the ledger is of version {found}, this program knows {SCHEMA_VERSION}: "
-                "start the newer dicom-adapter, or bring back the copy that its upgrade kept"
-            )
+def _first_cause(error: pw.PeeweeException) -> pw.PeeweeException:
+    """The first of the errors of the database that came one after another."""
+    first, context = error, error.__context__
+    while context is not None:
+        if isinstance(context, pw.PeeweeException):
+            first = context
+        context = context.__context__
+    return first
 
 
 def pages(query: Any, key: Any) -> Iterator[list[Any]]:

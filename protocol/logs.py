@@ -91,8 +91,12 @@ class EventLogger:
         self._logger.critical(event, extra={"fields": fields})
 
     def unexpected(self, event: str, **fields: Any) -> None:
-        """An exception that nobody foresaw, with its traceback; the test harness fails on this marker."""
+        """An exception that nobody foresaw, with its traceback; the test harness fails on this marker.
+
+        The exception's own message may quote patient data: it is told in a line at Debug.
+        """
         self._logger.error(event, exc_info=True, extra={"fields": {"marker": "UNEXPECTED", **fields}})
+        self.debug(f"{event}_message", text=str(sys.exception()))
 
 
 class Repeats:
@@ -190,14 +194,13 @@ def printable(text: str) -> str:
 
 
 def _trace_of(record: logging.LogRecord) -> list[str]:
-    """The frames of an exception and its type; its message only at Debug, since it may quote patient data."""
+    """The frames of an exception and its type, never its message, since that may quote patient data."""
     if not record.exc_info or record.exc_info[1] is None:
         return []
     error = record.exc_info[1]
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames]
-    told = f": {error}" if logging.getLogger(record.name).isEnabledFor(logging.DEBUG) else ""
-    return [*lines, f"{type(error).__name__}{told}"]
+    return [*lines, type(error).__name__]
 
 
 class _TextFormatter(logging.Formatter):

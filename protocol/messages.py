@@ -238,9 +238,15 @@ class Ready(Message, frozen=True, kw_only=True):
 
 
 class Heartbeat(Message, frozen=True, kw_only=True):
-    """The actor's main loop turned. `detail` says what it is busy with, for people."""
+    """The actor's main loop turned.
+
+    Args:
+        detail: what it is busy with, for people.
+        quiet_seconds: how long it may be silent from now on, when that is longer than usual.
+    """
 
     detail: str = ""
+    quiet_seconds: float = 0.0
 
 
 class Draining(Message, frozen=True, kw_only=True):

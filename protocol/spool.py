@@ -27,8 +27,21 @@ DIRECTORY_MODE = 0o750
 UMASK = 0o027
 SHARD_SECONDS = 60
 SHARD_FILES = 4096
+_FLOOR_SHARE = 0.01
+_FLOOR_BYTES = 16 * 1024 * 1024
 INSTANCE_SUFFIX = ".dcm"
 PART_SUFFIX = ".part"
+
+
+def floor_bytes(total_bytes: int) -> int:
+    """How much of a file system stays free whatever is configured.
+
+    Without it neither a directory nor a commit of the ledger finds room, so that what frees space could not go on.
+
+    Args:
+        total_bytes: of the file system, or of the quota.
+    """
+    return min(int(total_bytes * _FLOOR_SHARE), _FLOOR_BYTES)
 
 
 def new_association_id() -> str:
@@ -193,6 +206,7 @@ class ShardWriter:
 
     def __init__(self, spool: Spool, kind: str) -> None:
         self._spool = spool
+        self._instances = str(spool.instances)
         self.writer = f"{kind}_{secrets.token_hex(4)}"
         if not re.fullmatch(r"[a-z0-9_]+", self.writer):
             raise ValueError(f"a writer's kind is letters and digits, not {kind!r}")
@@ -223,7 +237,7 @@ class ShardWriter:
         if clock >= self._shard_ends or self._shard_files >= SHARD_FILES:
             self._new_shard(clock)
         identifier = f"{self._shard}/{stem(association, position)}"
-        path = f"{self._spool.instances}/{identifier}{PART_SUFFIX}"
+        path = f"{self._instances}/{identifier}{PART_SUFFIX}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             fd = os.open(path, flags, FILE_MODE)
@@ -270,7 +284,7 @@ class ShardWriter:
         """
         fd, part.fd = part.fd, -1
         os.close(fd)
-        os.rename(part.path, self._spool.instance_path(part.identifier))
+        os.rename(part.path, f"{self._instances}/{part.identifier}{INSTANCE_SUFFIX}")
 
     def open_directory(self, shard: str) -> int:
         """A descriptor of a shard, to sync it.

@@ -72,6 +72,14 @@ def test_the_guardians_words_reach_every_reader(board: Board) -> None:
     assert (again.intake, again.free_bytes, again.reserved_bytes) == (Intake.PAUSED, 5, 10)
 
 
+def test_what_runs_take_reaches_the_guardian(board: Board) -> None:
+    assert board.platform_bytes == 0
+    Board(board.fd).set_platform_bytes(2**40)
+    assert board.platform_bytes == 2**40
+    board.set_storage(Intake.PAUSED, 5, 10)
+    assert board.platform_bytes == 2**40
+
+
 def _claim_many(board: Board, number: int, start: Any, results: Any) -> None:
     row = board.receiver_row(number)
     start.wait()

@@ -28,9 +28,13 @@ def test_what_is_committed_is_synced_and_logged_ahead(ledger: Ledger) -> None:
 
 
 def test_a_transaction_is_whole_or_not_at_all(ledger: Ledger) -> None:
-    with pytest.raises(RuntimeError), ledger.transaction():
-        add_sources(3)
-        raise RuntimeError
+    def fail_in_the_middle() -> None:
+        with ledger.transaction():
+            add_sources(3)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_in_the_middle()
     assert Source.select().count() == 0
     with ledger.transaction():
         add_sources(3)
@@ -55,12 +59,12 @@ def test_tuples_are_plain(ledger: Ledger) -> None:
 def test_a_newer_ledger_is_refused_with_the_remedy(ledger: Ledger, tmp_path: Path) -> None:
     SchemaVersion.update(version=99).execute()
     ledger.close()
-    with pytest.raises(ConfigurationError, match="version 99.*start the newer"):
+    with pytest.raises(ConfigurationError, match=r"version 99.*start the newer"):
         Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
 
 
 def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LedgerError, match="cannot be opened.*DicomAdapterDatabase"):
+    with pytest.raises(LedgerError, match=r"cannot be opened.*DicomAdapterDatabase"):
         Ledger(f"sqlite:///{tmp_path / 'missing' / 'ledger.db'}")
 
 

@@ -71,19 +71,23 @@ def test_json_lines_hold_the_same(settings: Settings, capsys: pytest.CaptureFixt
     assert line["peer"] == "10.0.0.1"
 
 
-def test_an_unexpected_exception_is_marked_and_its_message_kept_back(
+def test_an_unexpected_exception_is_marked_and_its_message_is_told_at_debug_alone(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    set_up(with_logging(settings, levels={}), "processor")
-    try:
-        raise ValueError("Doe^Jane")
-    except ValueError:
-        EventLogger("adapter.processor").unexpected("failed")
-    line = capsys.readouterr().out
-    assert "UNEXPECTED" in line
-    assert "ValueError" in line
-    assert "test_logs.py" in line
-    assert "Doe" not in line
+    for level in ("Information", "Debug"):
+        set_up(configured(settings, Default=level), "processor")
+        try:
+            raise ValueError("Doe^Jane")
+        except ValueError:
+            EventLogger("adapter.processor").unexpected("failed")
+        marked, *more = capsys.readouterr().out.splitlines()
+        assert "error: adapter.processor [processor] failed marker=UNEXPECTED" in marked
+        assert "test_logs.py" in marked
+        assert "ValueError" in marked
+        assert "Doe" not in marked
+        assert [line.partition("debug: ")[2] for line in more] == (
+            ["adapter.processor [processor] failed_message text=Doe^Jane"] if level == "Debug" else []
+        )
 
 
 def test_under_journald_a_line_starts_with_its_priority(

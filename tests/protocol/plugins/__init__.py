@@ -1,0 +1,1 @@
+"""Tests of what job processors of other packages run in."""
