@@ -4,8 +4,10 @@ import importlib
 import os
 import resource
 import sys
+import threading
 
 from actors.actor import Actor
+from actors.privileges import drop_capabilities
 from protocol.birth import Birth
 from protocol.config import decode
 from protocol.errors import AdapterError
@@ -24,9 +26,14 @@ def main() -> int:
     settings = decode(birth.settings_file.read_bytes())
     set_up(settings, birth.name)
     log = EventLogger(f"adapter.{birth.kind}")
+    # Python's own hook would write the exception's message, and with it maybe patient data, beside the log.
+    threading.excepthook = lambda _: log.unexpected("thread_failed")
     try:
         module = importlib.import_module(f"actors.{birth.kind}.{birth.kind}")
-        actor: Actor = getattr(module, birth.kind.capitalize())(birth, settings)
+        kind: type[Actor] = getattr(module, birth.kind.capitalize())
+        if not kind.needs_capabilities:
+            drop_capabilities()
+        actor = kind(birth, settings)
         actor.run()
     except AdapterError as error:
         log.critical("cannot_go_on", reason=str(error))

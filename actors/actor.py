@@ -57,6 +57,7 @@ class Actor:
     """
 
     kind: ClassVar[str]
+    needs_capabilities: ClassVar[bool] = False
 
     def __init__(self, birth: Birth, settings: Settings) -> None:
         self.birth = birth
@@ -135,6 +136,14 @@ class Actor:
         self._posted.append(callback)
         os.eventfd_write(self._wake, 1)
 
+    def wait_for_ledger(self, quiet_seconds: float) -> None:
+        """For `Ledger`: tell the supervisor that this process lives while its ledger is migrated before it starts.
+
+        Args:
+            quiet_seconds: how long it may say nothing.
+        """
+        self.tell_supervisor(messages.Heartbeat(detail="the ledger is being migrated", quiet_seconds=quiet_seconds))
+
     def finish(self) -> None:
         """End the main loop after this turn."""
         self._finished = True
@@ -154,7 +163,7 @@ class Actor:
     def open(self) -> None:
         """Set up the loop, start, and report ready."""
         self._lifeline.setblocking(False)
-        self.watch(self._wake, lambda _: None)
+        self.watch(self._wake, self._woken)
         self.watch(self._lifeline.fileno(), self._hear_supervisor)
         self._catch_signals()
         self._bind_channels()
@@ -171,8 +180,6 @@ class Actor:
             callback = self._watched.get(fd)
             if callback is not None:
                 callback(events)
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
         for _ in range(len(self._posted)):
             self._posted.popleft()()
         self._take_messages()
@@ -215,6 +222,9 @@ class Actor:
         """Say something upward; a supervisor that does not listen is no reason to wait."""
         with contextlib.suppress(OSError):
             self._lifeline.send(messages.encode(message))
+
+    def _woken(self, _: int) -> None:
+        os.eventfd_read(self._wake)
 
     def _add_timer(self, timer: Timer) -> Timer:
         heapq.heappush(self._timers, (timer.at, next(self._timer_serial), timer))

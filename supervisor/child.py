@@ -13,9 +13,8 @@ import msgspec
 
 from protocol import messages
 from protocol.birth import Birth
+from supervisor.limits import HEARTBEAT_LIMIT_SECONDS, START_LIMIT_SECONDS
 
-HEARTBEAT_LIMIT_SECONDS = 10.0
-START_LIMIT_SECONDS = 60.0
 _FROM_ACTOR = messages.decoder(messages.FromActor)
 
 
@@ -47,6 +46,7 @@ class Child:
         self.detail = ""
         self.started = self.last_beat = time.monotonic()
         self.deadline = float("inf")  # when a drain is cut
+        self._quiet_seconds = 0.0
 
     def hear(self) -> list[messages.Message]:
         """What it has said; states and the heartbeat are kept here."""
@@ -57,6 +57,7 @@ class Child:
                 self.last_beat = time.monotonic()
                 if isinstance(message, messages.Heartbeat):
                     self.detail = message.detail
+                    self._quiet_seconds = message.quiet_seconds
                     if self.state == "stalled":
                         self.state = "running"
                 elif isinstance(message, messages.Ready) and self.state == "starting":
@@ -77,7 +78,7 @@ class Child:
     def limit(self) -> float:
         """When, by the monotonic clock, it is late unless it is heard before."""
         allowed = START_LIMIT_SECONDS if self.state == "starting" else HEARTBEAT_LIMIT_SECONDS
-        return min(self.last_beat + allowed, self.deadline + 1.0)
+        return min(self.last_beat + max(allowed, self._quiet_seconds), self.deadline + 1.0)
 
     def judge(self) -> str:
         """What a late process is: "stalled" in uninterruptible disk wait, where killing is useless, else "hung"."""

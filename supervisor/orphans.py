@@ -31,6 +31,26 @@ def make_private_directory(path: Path) -> None:
         ) from error
 
 
+def open_lock(runtime: Path) -> int:
+    """The file that every actor inherits a descriptor of, so that its lock is free only when all of them are gone."""
+    return os.open(runtime / "actors.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def are_orphans_left(runtime: Path) -> bool:
+    """Whether actors of a supervisor that was killed still have the runtime directory, and with it the ports."""
+    try:
+        lock = open_lock(runtime)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def wait_for_orphans(lock: int, runtime: Path, stop_seconds: float) -> None:
     """Wait until the actors of a supervisor that was killed are gone; end those that outlive their time.
 

@@ -32,6 +32,7 @@ class Listeners:
                     f"systemd opened port {port}, but the configuration has DICOM port {scp.port} and API port "
                     f"{api.port}: make ListenStream= of the socket unit and the configuration equal"
                 )
+            _check_address(one, scp.bind if port == scp.port else (api.bind,), known[port])
             one.setblocking(False)
         self.dicom = [one for one in inherited if one.getsockname()[1] == scp.port]
         self.api = [one for one in inherited if one.getsockname()[1] == api.port]
@@ -49,6 +50,21 @@ class Listeners:
         """Refuse new connections from now on."""
         for one in (*self.dicom, *self.api):
             one.close()
+
+
+def _check_address(inherited: socket.socket, addresses: Sequence[str], setting: str) -> None:
+    """See that systemd did not open more than was meant to be open.
+
+    Raises:
+        ConfigurationError: it did.
+    """
+    address = inherited.getsockname()[0]
+    resolved = {target[0] for one in addresses for *_, target in socket.getaddrinfo(one, None, type=socket.SOCK_STREAM)}
+    if not resolved & {"0.0.0.0", "::", address}:  # noqa: S104 # compared, not bound
+        raise ConfigurationError(
+            f"systemd opened {address}, but {setting.rpartition('.')[0]}.bind has {', '.join(addresses)}: make "
+            "ListenStream= of the socket unit and the configuration equal"
+        )
 
 
 def open_all(addresses: Sequence[str], port: int, setting: str) -> list[socket.socket]:

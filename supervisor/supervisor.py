@@ -11,21 +11,23 @@ from pathlib import Path
 
 from protocol import messages
 from protocol.birth import Birth, settings_file
-from protocol.board import Board, Intake
+from protocol.board import Board
 from protocol.channels import KINDS, actors_of
 from protocol.config import Settings, encode
-from protocol.errors import AdapterError
+from protocol.errors import AdapterError, ConfigurationError
 from protocol.logs import EventLogger, set_up
 from protocol.spool import UMASK, Spool, write_durably
+from supervisor import report
 from supervisor.child import Child
 from supervisor.control import Asker, ControlSocket
-from supervisor.orphans import make_private_directory, wait_for_orphans
+from supervisor.orphans import make_private_directory, open_lock, wait_for_orphans
 from supervisor.post import Post
 from supervisor.sockets import Listeners
 from supervisor.systemd import Notifier
 
 _log = EventLogger("adapter.supervisor")
 _LONGEST_WAIT_SECONDS = 60.0
+_OVERSLEPT_SECONDS = 1.0
 # Of the time that a stop may take, receivers have this share to finish what is in transit.
 _RECEIVERS_SHARE = 0.4
 
@@ -35,6 +37,17 @@ _RESTARTED_BY: tuple[tuple[Callable[[Settings], object], tuple[str, ...]], ...] 
     (lambda settings: settings.dicom.scp, ("receiver", "processor")),
     (lambda settings: settings.services.platform, ("extractor", "submitter", "platform")),
     (lambda settings: (settings.api, settings.allowed_hosts), ("api",)),
+)
+
+# What was decided when the supervisor started, so that a reload cannot change it.
+_FIXED: tuple[tuple[str, Callable[[Settings], object]], ...] = (
+    ("dicom.scp.port", lambda settings: settings.dicom.scp.port),
+    ("dicom.scp.bind", lambda settings: settings.dicom.scp.bind),
+    ("dicom.scp.receivers", lambda settings: settings.dicom.scp.receivers),
+    ("api.port", lambda settings: settings.api.port),
+    ("api.bind", lambda settings: settings.api.bind),
+    ("storage.temporary", lambda settings: settings.storage.temporary),
+    ("runtimeDirectory", lambda settings: settings.runtime_directory),
 )
 
 
@@ -95,8 +108,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._signals.append(number))
         self._watch(self._wake, lambda: _drain_pipe(self._wake))
-        # Inherited by every actor, so it is free only when all of them are gone.
-        self._actors_lock = os.open(self._runtime / "actors.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._actors_lock = open_lock(self._runtime)
         wait_for_orphans(self._actors_lock, self._runtime, self._settings.services.stop_seconds)
         self._listeners = Listeners(self._settings)
         self._board = Board.create()
@@ -133,7 +145,11 @@ class Supervisor:
     def _turn(self) -> None:
         clock = time.monotonic()
         wait = min(_LONGEST_WAIT_SECONDS, max(0.0, self._deadline(clock) - clock))
-        for fd, _ in self._poll.poll(wait):
+        ready = self._poll.poll(wait)
+        overslept = time.monotonic() - clock - wait
+        if overslept > _OVERSLEPT_SECONDS:
+            self._excuse_all(overslept)
+        for fd, _ in ready:
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback()
@@ -209,6 +225,12 @@ class Supervisor:
                 _log.error("actor_died", actor=child.name, pid=child.pid, code=code, pause_seconds=round(pause, 2))
                 self._refuse_restarts(post, f"{post.name} ended with code {code} before it was ready")
 
+    def _excuse_all(self, seconds: float) -> None:
+        """This process was stopped (by a signal, a frozen machine), so what it has not heard proves nothing."""
+        _log.warning("was_stopped", seconds=round(seconds, 1))
+        for child in self._living():
+            child.last_beat += seconds
+
     def _judge_the_late(self, clock: float) -> None:
         for child in self._living():
             if clock < child.limit():
@@ -237,7 +259,7 @@ class Supervisor:
 
     def _handle(self, request: messages.Message, asker: Asker) -> None:
         if isinstance(request, messages.GetStatus):
-            asker.answer(self._status())
+            asker.answer(report.status(self._posts, self._leaving, self._board))
         elif isinstance(request, messages.RestartActors):
             chosen = [post for post in self._posts if request.target in (post.kind, post.name)]
             if self._stopping is not None:
@@ -275,22 +297,6 @@ class Supervisor:
             self._restarting.remove(waiting)
             waiting[1].answer(messages.Refused(reason=reason))
 
-    def _status(self) -> messages.Status:
-        clock = time.monotonic()
-        shown: list[tuple[Post | None, Child | None]] = [(post, post.child) for post in self._posts]
-        shown += [(None, child) for child in self._leaving]
-        paused = self._board.intake is Intake.PAUSED
-        return messages.Status(
-            actors=tuple(_describe(post, child, clock) for post, child in shown),
-            active_associations=self._board.active_associations,
-            storage=messages.StorageStatus(
-                state="paused" if paused else "open",
-                free_bytes=self._board.free_bytes,
-                reserved_bytes=self._board.reserved_bytes,
-            ),
-            supervisor_pid=os.getpid(),
-        )
-
     # Signals.
 
     def _take_signal(self, number: int) -> None:
@@ -298,7 +304,7 @@ class Supervisor:
             self._reload_settings()
         elif self._stopping is None:
             _log.info("stopping", signal=signal.Signals(number).name)
-            self._notifier.send("STOPPING=1")
+            self._notifier.stopping(self._settings.services.stop_seconds)
             self._listeners.close()
             self._stopping = list(KINDS)
             self._stop_deadline = time.monotonic() + self._settings.services.stop_seconds - 0.5
@@ -331,15 +337,25 @@ class Supervisor:
             self._stop_deadline += 1.0
 
     def _reload_settings(self) -> None:
-        self._notifier.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._notifier.reloading()
         try:
-            settings = self._reload()
+            self._take_settings(self._reload())
         except AdapterError as error:
             _log.error("reload_refused", reason=str(error), remedy="mend the configuration; the old one stays")
-            self._notifier.send("READY=1")
-            return
-        old, self._settings = self._settings, settings
+        finally:
+            self._notifier.reloaded()
+
+    def _take_settings(self, settings: Settings) -> None:
+        """Put new settings in force.
+
+        Raises:
+            ConfigurationError: they differ in what only a new supervisor can take.
+        """
+        fixed = [name for name, part in _FIXED if part(self._settings) != part(settings)]
+        if fixed:
+            raise ConfigurationError(f"a change of {', '.join(fixed)} takes a restart of the gateway")
         write_durably(settings_file(self._runtime), encode(settings), 0o600)
+        old, self._settings = self._settings, settings
         set_up(settings, "supervisor")
         changed = {kind for part, kinds in _RESTARTED_BY if part(old) != part(settings) for kind in kinds}
         for post in self._posts:
@@ -348,19 +364,13 @@ class Supervisor:
             if post.kind in changed:
                 self._replace(post)
         _log.info("reloaded", restarted=",".join(sorted(changed)) or "nothing")
-        self._notifier.send("READY=1")
 
     def _tell_systemd(self) -> None:
-        filled = sum(post.filled for post in self._posts)
-        if not self._ready and filled == len(self._posts):
+        if not self._ready and all(post.filled for post in self._posts):
             self._ready = True
-            _log.info("all_ready", actors=filled)
-            self._notifier.send("READY=1")
-        missing = ", ".join(f"{post.name} {post.state}" for post in self._posts if not post.filled)
-        sentence = f"{filled} of {len(self._posts)} actors running" + (f"; {missing}" if missing else "")
-        if self._board.intake is Intake.PAUSED:
-            sentence += "; intake paused: no space"
-        self._notifier.status(sentence)
+            _log.info("all_ready", actors=len(self._posts))
+            self._notifier.ready()
+        self._notifier.status(report.sentence(self._posts, self._board, stopping=self._stopping is not None))
 
 
 def run(settings: Settings, reload: Callable[[], Settings]) -> int:
@@ -375,20 +385,6 @@ def run(settings: Settings, reload: Callable[[], Settings]) -> int:
     """
     set_up(settings, "supervisor")
     return Supervisor(settings, reload).run()
-
-
-def _describe(post: Post | None, child: Child | None, clock: float) -> messages.ActorStatus:
-    name = post.name if post is not None else child.name if child is not None else ""
-    return messages.ActorStatus(
-        name=name,
-        kind=name.partition("-")[0],
-        pid=child.pid if child is not None else None,
-        state=child.state if child is not None else post.state if post is not None else "",
-        restarts=post.restarts if post is not None else 0,
-        uptime_seconds=round(clock - child.started, 1) if child is not None else 0.0,
-        last_heartbeat_seconds=round(clock - child.last_beat, 1) if child is not None else 0.0,
-        detail=child.detail if child is not None else post.failed if post is not None else "",
-    )
 
 
 def _drain_pipe(fd: int) -> None:

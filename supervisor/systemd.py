@@ -6,6 +6,10 @@ import socket
 import time
 
 _FIRST_FD = 3
+# A start may last while the supervisor's loop turns: an actor may have to migrate its ledger, or wait for a server.
+_START_EXTENSION_SECONDS = 120
+# Beyond the time that the gateway takes to stop by itself.
+_STOP_EXTENSION_SECONDS = 10
 
 
 def listen_descriptors() -> list[int]:
@@ -19,7 +23,10 @@ def listen_descriptors() -> list[int]:
 
 
 class Notifier:
-    """The notification socket, when there is one; the watchdog's beat is due every `watchdog_seconds`."""
+    """The notification socket, when there is one; the watchdog's beat is due every `watchdog_seconds`.
+
+    A manager that does not listen is no reason to stop.
+    """
 
     def __init__(self) -> None:
         self._path = os.environ.pop("NOTIFY_SOCKET", "")
@@ -28,26 +35,49 @@ class Notifier:
         self.watchdog_seconds = interval / 2_000_000 if self._path else 0.0
         self._next_beat = time.monotonic()
         self._status = ""
+        self._started = False
 
-    def send(self, *lines: str) -> None:
-        """Send lines such as `READY=1`; a manager that does not listen is no reason to stop."""
-        if not self._path:
-            return
-        address = "\0" + self._path[1:] if self._path.startswith("@") else self._path
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.sendto("\n".join(lines).encode(), address)
+    def ready(self) -> None:
+        """Every actor takes part."""
+        self._started = True
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """The configuration is being read again; `reloaded` follows. During a start neither says anything."""
+        if self._started:
+            self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        """A configuration is in force again, the new one or still the old one."""
+        if self._started:
+            self._send("READY=1")
+
+    def stopping(self, seconds: float) -> None:
+        """The end begins, and may take so long, whatever the unit says."""
+        self._send("STOPPING=1", _extend(seconds + _STOP_EXTENSION_SECONDS))
 
     def status(self, sentence: str) -> None:
         """Tell the state as a sentence, when it has changed."""
         if sentence != self._status:
             self._status = sentence
-            self.send(f"STATUS={sentence}")
+            self._send(f"STATUS={sentence}")
 
     def beat(self, clock: float) -> float:
         """Send the watchdog's beat when it is due; returns when the next one is."""
         if not self.watchdog_seconds:
             return float("inf")
         if clock >= self._next_beat:
-            self.send("WATCHDOG=1")
+            self._send("WATCHDOG=1", *(() if self._started else (_extend(_START_EXTENSION_SECONDS),)))
             self._next_beat = clock + self.watchdog_seconds
         return self._next_beat
+
+    def _send(self, *lines: str) -> None:
+        if not self._path:
+            return
+        address = "\0" + self._path[1:] if self._path.startswith("@") else self._path
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto("\n".join(lines).encode(), address)
+
+
+def _extend(seconds: float) -> str:
+    return f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"

@@ -29,6 +29,7 @@ from protocol.birth import Birth, settings_file
 from protocol.board import Board
 from protocol.config import Settings, encode, load
 from protocol.spool import Spool
+from tests import patients
 
 REPOSITORY = Path(__file__).parents[2]
 PATIENCE_SECONDS = 30.0
@@ -123,8 +124,9 @@ class RunningActor:
         self.wait_ended()
 
     def close(self) -> None:
-        """Kill it, let go of its descriptors."""
+        """Kill it, let go of its descriptors, and keep its log for the search for patient data."""
         self.kill()
+        patients.collect(self.name, self.log_text())
         self._lifeline.close()
         assert self.process.stdout
         self.process.stdout.close()

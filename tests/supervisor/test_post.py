@@ -43,6 +43,19 @@ def test_a_wrong_configuration_is_not_tried_again_until_a_person_says_so() -> No
     assert post.state == "backoff"
 
 
+def test_what_goes_wrong_is_told_until_a_person_or_an_orderly_end_intervenes() -> None:
+    post = Post("submitter", "submitter")
+    assert post.trouble == ""
+    post.lost(73, 1.0, asked=False)
+    assert post.trouble == "ended by exit code 73"
+    post.lost(-9, 1.0, asked=False)
+    assert post.trouble == "ended 2 times in a row, the last time by SIGKILL"
+    post.lost(0, 1.0, asked=True)
+    assert post.trouble == ""
+    post.lost(78, 1.0, asked=False)
+    assert "configuration" in post.trouble
+
+
 @pytest.mark.parametrize("code", [0, 1, 70, 73, -9, -6])
 def test_every_other_end_is_followed_by_a_start(code: int) -> None:
     post = Post("submitter", "submitter")

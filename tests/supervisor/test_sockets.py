@@ -19,7 +19,7 @@ os.environ["LISTEN_PID"] = str(os.getpid())
 from protocol.config import load
 from supervisor.sockets import Listeners
 from protocol.errors import ConfigurationError
-sets = [f"DicomAdapter.dicom.scp.port={sys.argv[2]}", f"DicomAdapter.api.port={sys.argv[3]}"]
+sets = [f"DicomAdapter.dicom.scp.port={sys.argv[2]}", f"DicomAdapter.api.port={sys.argv[3]}", *sys.argv[4:]]
 try:
     listeners = Listeners(load(Path(sys.argv[1]), None, sets, {}).settings)
 except ConfigurationError as error:
@@ -48,14 +48,14 @@ def test_several_addresses_share_a_port() -> None:
         one.close()
 
 
-def with_inherited(tmp_path: Path, listener: socket.socket, dicom_port: int) -> str:
+def with_inherited(tmp_path: Path, listener: socket.socket, dicom_port: int, *sets: str) -> str:
     """What a process prints that was started with the listener as descriptor 3, as systemd does."""
     (tmp_path / "appsettings.json").write_text("{}")
     saved = os.dup(3) if os.path.exists("/proc/self/fd/3") else None
     os.dup2(listener.fileno(), 3, inheritable=True)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(tmp_path / "appsettings.json"), str(dicom_port), str(free_port())],
+            [sys.executable, "-c", PROGRAM, tmp_path / "appsettings.json", str(dicom_port), str(free_port()), *sets],
             pass_fds=(3,),
             env={**os.environ, "LISTEN_FDS": "1"},
             capture_output=True,
@@ -79,3 +79,12 @@ def test_a_socket_of_another_port_is_refused_with_a_sentence(tmp_path: Path) -> 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         told = with_inherited(tmp_path, listener, free_port())
         assert f"systemd opened port {listener.getsockname()[1]}" in told
+
+
+def test_a_socket_that_is_open_wider_than_configured_is_refused(tmp_path: Path) -> None:
+    bind = "DicomAdapter.dicom.scp.bind=127.0.0.1"
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        told = with_inherited(tmp_path, listener, listener.getsockname()[1], bind)
+        assert told.startswith("systemd opened 0.0.0.0, but DicomAdapter.dicom.scp.bind has 127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert with_inherited(tmp_path, listener, listener.getsockname()[1], bind) == "(3,) True ()"

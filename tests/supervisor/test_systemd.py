@@ -24,7 +24,7 @@ def test_a_status_is_told_when_it_changes(manager: socket.socket) -> None:
     notifier = Notifier()
     for sentence in ("9 of 9 actors running", "9 of 9 actors running", "8 of 9 actors running; api backoff"):
         notifier.status(sentence)
-    notifier.send("READY=1")
+    notifier.ready()
     heard = [manager.recv(4096).decode() for _ in range(3)]
     assert heard == ["STATUS=9 of 9 actors running", "STATUS=8 of 9 actors running; api backoff", "READY=1"]
 
@@ -33,6 +33,8 @@ def test_the_watchdog_beats_twice_in_its_interval(manager: socket.socket, monkey
     monkeypatch.setenv("WATCHDOG_USEC", "3000000")
     monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     notifier = Notifier()
+    notifier.ready()
+    assert manager.recv(4096) == b"READY=1"
     clock = time.monotonic()
     following = notifier.beat(clock + 0.1)
     assert manager.recv(4096) == b"WATCHDOG=1"
@@ -41,6 +43,28 @@ def test_the_watchdog_beats_twice_in_its_interval(manager: socket.socket, monkey
     assert notifier.beat(clock + 0.2) == following
     with pytest.raises(BlockingIOError):
         manager.recv(4096)
+
+
+def test_a_start_may_last_while_the_loop_turns_and_a_stop_as_long_as_is_configured(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "3000000")
+    notifier = Notifier()
+    notifier.beat(time.monotonic() + 0.1)
+    assert manager.recv(4096) == b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=120000000"
+    notifier.stopping(3600)
+    assert manager.recv(4096) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=3610000000"
+
+
+def test_a_reload_is_told_once_it_can_be_one(manager: socket.socket) -> None:
+    notifier = Notifier()
+    notifier.reloading()
+    notifier.reloaded()
+    notifier.ready()
+    notifier.reloading()
+    notifier.reloaded()
+    heard = [manager.recv(4096).decode().partition("\n")[0] for _ in range(3)]
+    assert heard == ["READY=1", "RELOADING=1", "READY=1"]
 
 
 def test_another_process_watchdog_is_not_ours(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +80,7 @@ def test_children_do_not_inherit_what_is_meant_for_the_supervisor(manager: socke
 
 def test_without_a_manager_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    Notifier().send("READY=1")
+    Notifier().ready()
 
 
 def test_descriptors_meant_for_another_process_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
