@@ -1,7 +1,6 @@
 """One connection as the acceptor's state machine, with every deadline that a peer must keep (PS3.8 §9.2).
 
-What arrives goes through the walker; PDUs other than P-DATA-TF come back here and are looked up in one table of
-transitions. A P-DATA-TF's fragments go to the association's service.
+What comes goes through the walker; PDUs other than P-DATA-TF are looked up in one table of transitions.
 """
 
 import enum
@@ -38,6 +37,7 @@ from protocol.spool import new_association_id
 
 _ARTIM_SECONDS = 2.0  # for the peer to close, after the last PDU of an association
 _NAMES_SECONDS = 3.0  # for the name server, while a peer waits for its answer
+_MOST_IGNORED_BYTES = 4 * 1024 * 1024  # from a peer that has been told to go
 _SHORT_PDU_BYTES = 4  # A-RELEASE-RQ, A-ABORT
 _TITLES_BYTES = 68
 _RELEASED = "released"
@@ -80,8 +80,8 @@ class Association:
         self.state = State.AWAITING_REQUEST
         self._walker = PduWalker(self)
         self._walking = False
-        self._pdus = 0
         self._timed_pdu = 0
+        self._ignored_bytes = 0
         self._slot: int | None = None
         self._service: Service | None = None
         self._identifier = ""
@@ -113,6 +113,9 @@ class Association:
     def received(self, data: memoryview) -> None:
         """Walk what came."""
         if self.state is State.AWAITING_CLOSE:
+            self._ignored_bytes += len(data)
+            if self._ignored_bytes > _MOST_IGNORED_BYTES:
+                self._close("")
             return
         self._walking = True
         try:
@@ -127,7 +130,8 @@ class Association:
         self._settle()
 
     def drained(self) -> None:
-        """The peer has taken our answers."""
+        """All answers are on their way; a PDU that had to wait for that has its whole time."""
+        self._timed_pdu = 0
         self._settle()
 
     def lost(self, how: str) -> None:
@@ -162,10 +166,10 @@ class Association:
                 self._abort(None, _CUT)
             elif self._walker.between_pdus:
                 self._expect(self._limits.idle_seconds)
-            elif self._timed_pdu != self._pdus:
+            elif self._timed_pdu != self._walker.pdus:
                 # Absolute from here on: what trickles in does not move it.
                 self._expect(self._limits.pdu_seconds)
-            self._timed_pdu = self._pdus
+            self._timed_pdu = self._walker.pdus
         elif self.state is State.RELEASING and self._service is not None and not self._service.outstanding:
             self._send(RELEASE_RP)
             self._conclude(_RELEASED)
@@ -190,11 +194,8 @@ class Association:
 
     def pdu_begins(self, kind: int, length: int) -> None:
         """Refuse what does not belong here, or is too long, before it is collected."""
-        self._pdus += 1
         if kind == PduType.P_DATA_TF and self.state is State.ESTABLISHED:
-            if length > self._limits.max_pdu_bytes:
-                raise ProtocolError(AbortReason.INVALID_PARAMETER, "P-DATA-TF longer than announced")
-            return
+            raise ProtocolError(AbortReason.INVALID_PARAMETER, f"P-DATA-TF of {length} bytes")
         if (self.state, kind) not in _TRANSITIONS:
             if not PduType.A_ASSOCIATE_RQ <= kind <= PduType.A_ABORT:
                 raise ProtocolError(AbortReason.UNRECOGNIZED_PDU, f"unknown PDU type 0x{kind:02X}")
@@ -209,21 +210,6 @@ class Association:
         """Take the transition; what follows is of interest as long as the association is."""
         _TRANSITIONS[self.state, kind](self, body)
         return self.state not in (State.AWAITING_CLOSE, State.CLOSED)
-
-    def fragment_begins(self, context_id: int, control: int) -> None:
-        """See `Service`."""
-        assert self._service
-        self._service.fragment_begins(context_id, control)
-
-    def fragment(self, data: memoryview) -> None:
-        """See `Service`."""
-        assert self._service
-        self._service.fragment(data)
-
-    def message_ends(self) -> None:
-        """See `Service`."""
-        assert self._service
-        self._service.message_ends()
 
     # Transitions.
 
@@ -296,6 +282,7 @@ class Association:
         if self.state is State.AWAITING_ADMISSION:
             self._connection.resume()
         self.state = State.ESTABLISHED
+        self._walker.welcome_data(self._service, self._limits.max_pdu_bytes)
         self._send(encode_acceptance(proposal, agreement, self._limits.max_pdu_bytes))
         self._proposal = None
         self._shared.log.info(
@@ -322,6 +309,7 @@ class Association:
     def _release(self, _: bytes) -> None:
         """Sta6, A-RELEASE-RQ: AR-2; the response waits for what is still to be answered."""
         self.state = State.RELEASING
+        self._walker.refuse_data()
 
     def _peer_aborts(self, _: bytes) -> None:
         """Any state, A-ABORT: AA-3, AA-2."""

@@ -4,13 +4,14 @@ They are implicit VR little endian and short; of a request only what a Storage o
 """
 
 import enum
-import re
 import struct
 
+from actors.receiver.uids import is_uid_value, padded, unpadded
+
 _ELEMENT = struct.Struct("<HHI")
-_US = struct.Struct("<HHIH")
-_UL = struct.Struct("<HHII")
+_GROUP_LENGTH = struct.Struct("<HHII")
 _VALUE = struct.Struct("<H")
+_FIXED = struct.Struct("<HHIHHHIHHHIHHHIH")
 
 _NO_DATASET = 0x0101
 _RESPONSE = 0x8000
@@ -20,10 +21,6 @@ _LONGEST_COMMENT = 64  # LO
 _AFFECTED_SOP_CLASS, _COMMAND_FIELD, _MESSAGE_ID, _DATASET_TYPE = 0x0002, 0x0100, 0x0110, 0x0800
 _RESPONDED_TO, _STATUS, _ERROR_COMMENT, _AFFECTED_SOP_INSTANCE = 0x0120, 0x0900, 0x0902, 0x1000
 _REQUESTED_SOP_CLASS = 0x0003
-
-# PS3.5 §9.1, except that leading zeros of a component are taken, as devices send them.
-_UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
-_LONGEST_UID = 64
 
 
 class CommandField(enum.IntEnum):
@@ -57,13 +54,13 @@ class Command:
         field: command field.
         message_id: to be repeated in the response.
         has_dataset: whether a dataset follows.
-        sop_class: affected (or requested) SOP Class UID; "" when absent.
-        sop_instance: affected SOP Instance UID; "" when absent.
+        sop_class: affected (or requested) SOP Class UID without padding; empty when absent.
+        sop_instance: affected SOP Instance UID without padding; empty when absent.
     """
 
     __slots__ = ("field", "has_dataset", "message_id", "sop_class", "sop_instance")
 
-    def __init__(self, field: int, message_id: int, has_dataset: bool, sop_class: str, sop_instance: str) -> None:
+    def __init__(self, field: int, message_id: int, has_dataset: bool, sop_class: bytes, sop_instance: bytes) -> None:
         self.field = field
         self.message_id = message_id
         self.has_dataset = has_dataset
@@ -79,41 +76,27 @@ def parse_command(data: bytes) -> Command:
     """
     values: dict[int, bytes] = {}
     at, end = 0, len(data)
+    header = _ELEMENT.unpack_from
     while at < end:
         if end - at < 8:
             raise UnreadableCommandError("cut short")
-        group, element, length = _ELEMENT.unpack_from(data, at)
+        group, element, length = header(data, at)
         at += 8
         if group or length > end - at:
             raise UnreadableCommandError("an element is of another group, or longer than what is left")
         values[element] = data[at : at + length]
         at += length
     try:
-        field, message_id, dataset_type = (
-            _VALUE.unpack(values[element])[0] for element in (_COMMAND_FIELD, _MESSAGE_ID, _DATASET_TYPE)
-        )
+        (field,) = _VALUE.unpack(values[_COMMAND_FIELD])
+        (message_id,) = _VALUE.unpack(values[_MESSAGE_ID])
+        (dataset_type,) = _VALUE.unpack(values[_DATASET_TYPE])
     except (KeyError, struct.error):
         raise UnreadableCommandError("command field, message ID or dataset type is missing") from None
     if field & _RESPONSE:
         raise UnreadableCommandError("a response, where nothing was asked")
     sop_class = values.get(_AFFECTED_SOP_CLASS) or values.get(_REQUESTED_SOP_CLASS, b"")
-    return Command(
-        field,
-        message_id,
-        dataset_type != _NO_DATASET,
-        uid_text(sop_class),
-        uid_text(values.get(_AFFECTED_SOP_INSTANCE, b"")),
-    )
-
-
-def uid_text(value: bytes) -> str:
-    """A UID without its padding, which some devices make of spaces; every byte is kept as one character."""
-    return value.rstrip(b"\0 ").decode("latin-1")
-
-
-def is_uid(text: str) -> bool:
-    """Whether this can be a UID: digits and dots, at most 64 of them (PS3.5 §9.1)."""
-    return len(text) <= _LONGEST_UID and _UID.fullmatch(text) is not None
+    sop_instance = values.get(_AFFECTED_SOP_INSTANCE, b"")
+    return Command(field, message_id, dataset_type != _NO_DATASET, unpadded(sop_class), unpadded(sop_instance))
 
 
 def encode_response(command: Command, status: int, comment: str = "") -> bytes:
@@ -124,27 +107,25 @@ def encode_response(command: Command, status: int, comment: str = "") -> bytes:
         status: PS3.7 annex C.
         comment: why it failed, without anything that the peer wrote.
     """
-    parts = [
-        _ui(_AFFECTED_SOP_CLASS, command.sop_class),
-        _US.pack(0, _COMMAND_FIELD, 2, command.field | _RESPONSE),
-        _US.pack(0, _RESPONDED_TO, 2, command.message_id),
-        _US.pack(0, _DATASET_TYPE, 2, _NO_DATASET),
-        _US.pack(0, _STATUS, 2, status),
-    ]
+    # Group, element, length and value of four elements.
+    body = _ui(_AFFECTED_SOP_CLASS, command.sop_class) + _FIXED.pack(
+        *(0, _COMMAND_FIELD, 2, command.field | _RESPONSE),
+        *(0, _RESPONDED_TO, 2, command.message_id),
+        *(0, _DATASET_TYPE, 2, _NO_DATASET),
+        *(0, _STATUS, 2, status),
+    )
     if comment:
         text = comment[:_LONGEST_COMMENT].encode("ascii")
         text += b" " * (len(text) % 2)
-        parts.append(_ELEMENT.pack(0, _ERROR_COMMENT, len(text)) + text)
+        body += _ELEMENT.pack(0, _ERROR_COMMENT, len(text)) + text
     if command.field == CommandField.C_STORE_RQ:
-        parts.append(_ui(_AFFECTED_SOP_INSTANCE, command.sop_instance))
-    body = b"".join(parts)
-    return _UL.pack(0, 0, 4, len(body)) + body
+        body += _ui(_AFFECTED_SOP_INSTANCE, command.sop_instance)
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
 
 
-def _ui(element: int, uid: str) -> bytes:
+def _ui(element: int, uid: bytes) -> bytes:
     """A UID's element; nothing when there is none, or what came was none: it is not thrown back."""
-    if not is_uid(uid):
+    if not is_uid_value(uid):
         return b""
-    value = uid.encode("ascii")
-    value += b"\0" * (len(value) % 2)
+    value = padded(uid)
     return _ELEMENT.pack(0, element, len(value)) + value

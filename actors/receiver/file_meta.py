@@ -6,7 +6,7 @@ AE title was called, so that the spool needs no index to be understood.
 
 import struct
 
-from actors.receiver.command import is_uid
+from actors.receiver.uids import is_uid, padded
 
 IMPLEMENTATION_CLASS_UID = "2.25.140506435265844109877236639315091879760"
 IMPLEMENTATION_VERSION_NAME = "DICOM_ADAPTER_1"
@@ -51,16 +51,19 @@ class FileMeta:
             + _long(0x0028, b"UR", _even(local))
         )
 
-    def encode(self, sop_instance: str) -> bytes:
-        """Everything before the dataset of one instance."""
-        instance = _uid(0x0003, sop_instance)
+    def encode(self, sop_instance: bytes) -> bytes:
+        """Everything before the dataset of one instance, by its UID without padding."""
+        instance = _uid_value(0x0003, sop_instance)
         length = len(self._before) + len(instance) + len(self._after)
         return _START + _GROUP_LENGTH.pack(2, 0, b"UL", 4, length) + self._before + instance + self._after
 
 
 def _uid(element: int, uid: str) -> bytes:
-    value = uid.encode("ascii")
-    value += b"\0" * (len(value) % 2)
+    return _uid_value(element, uid.encode("ascii"))
+
+
+def _uid_value(element: int, uid: bytes) -> bytes:
+    value = padded(uid)
     return _SHORT.pack(2, element, b"UI", len(value)) + value
 
 

@@ -9,7 +9,7 @@ import struct
 
 from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from actors.receiver.command import uid_text
+from actors.receiver.uids import unpadded
 
 ENOUGH_BYTES = 4096
 _GROUP = 0x0008
@@ -28,6 +28,7 @@ class Encoding:
 
     def __init__(self, order: str, *, explicit: bool) -> None:
         self.order = order
+        self.header = struct.Struct(order + ("HH2sH" if explicit else "HHI")).unpack_from
         self.tag = struct.Struct(order + "HH").unpack_from
         self.short = struct.Struct(order + "H").unpack_from
         self.long = struct.Struct(order + "I").unpack_from
@@ -59,7 +60,7 @@ def encoding_of(transfer_syntax: str) -> Encoding | None:
     return EXPLICIT_LITTLE  # as are all encapsulated ones (PS3.5 §A.4)
 
 
-def compare(head: bytes, encoding: Encoding, sop_class: str, sop_instance: str) -> Verdict:
+def compare(head: bytes, encoding: Encoding, sop_class: bytes, sop_instance: bytes) -> Verdict:
     """Compare the UIDs in a dataset's first bytes with those of the command.
 
     Args:
@@ -69,27 +70,23 @@ def compare(head: bytes, encoding: Encoding, sop_class: str, sop_instance: str) 
         sop_instance: SOP Instance UID of the command, without padding.
     """
     at, end = 0, len(head)
+    header, explicit = encoding.header, encoding.explicit
     while end - at >= 8:
-        group, element = encoding.tag(head, at)
+        group, element, *_, length = fields = header(head, at)
         if group > _GROUP or (group == _GROUP and element > _SOP_INSTANCE):
             return Verdict.MATCH
-        if not encoding.explicit:
-            (length,) = encoding.long(head, at + 4)
-            at += 8
-        elif head[at + 4 : at + 6] not in LONG_VRS:
-            (length,) = encoding.short(head, at + 6)
-            at += 8
-        elif end - at >= 12:
-            (length,) = encoding.long(head, at + 8)
-            at += 12
-        else:
-            break
+        at += 8
+        if explicit and fields[2] in LONG_VRS:
+            if end - at < 4:
+                break
+            (length,) = encoding.long(head, at)
+            at += 4
         if length == _UNDEFINED:
             return Verdict.MATCH
-        if group == _GROUP and element in (_SOP_CLASS, _SOP_INSTANCE):
+        if element in (_SOP_CLASS, _SOP_INSTANCE) and group == _GROUP:
             if length > end - at:
                 break
-            uid = uid_text(head[at : at + length])
+            uid = unpadded(head[at : at + length])
             if uid and uid != (sop_class if element == _SOP_CLASS else sop_instance):
                 return Verdict.MISMATCH
             if element == _SOP_INSTANCE:

@@ -1,8 +1,8 @@
 """From an A-ASSOCIATE-RQ to an A-ASSOCIATE-AC: what is proposed, what of it is accepted (PS3.8 §9.3.2, §9.3.3).
 
-pynetdicom is the codec of the user information. Presentation contexts are walked here, in their bounds: there are up
-to 128 of them in every request of some senders, and the codec takes 20 ms for these, in which nothing else is received.
-The choice among them is ours too, since storage takes any transfer syntax.
+A request is walked in place and in its bounds: pynetdicom's decoder takes 20 ms for the 128 contexts of some senders,
+in which nothing else is received, and writes to the log what it cannot decode. The choice among what is proposed is
+ours too, since storage takes any transfer syntax; pynetdicom encodes the answer's user information.
 """
 
 import re
@@ -13,7 +13,6 @@ from typing import Any
 
 from pydicom.uid import UID
 from pynetdicom.pdu_items import (
-    PDU_ITEM_TYPES,
     AsynchronousOperationsWindowSubItem,
     ImplementationClassUIDSubItem,
     ImplementationVersionNameSubItem,
@@ -22,10 +21,10 @@ from pynetdicom.pdu_items import (
     UserInformationItem,
 )
 
-from actors.receiver.command import is_uid
 from actors.receiver.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from actors.receiver.pdu import AbortReason, PduType, ProtocolError
 from actors.receiver.sop_classes import VERIFICATION, is_storage
+from actors.receiver.uids import is_uid, unpadded
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _ACCEPTED, _USER_REJECTION, _ABSTRACT_SYNTAX_REFUSED, _TRANSFER_SYNTAXES_REFUSED = 0, 1, 3, 4
@@ -37,10 +36,11 @@ _FIXED_LENGTH = 68  # protocol version, titles, reserved
 # Types of items (PS3.8 §9.3.2, annex D).
 _APPLICATION_CONTEXT, _CONTEXT_RQ, _CONTEXT_AC, _USER_INFORMATION = 0x10, 0x20, 0x21, 0x50
 _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
-_USED_SUB_ITEMS = frozenset((0x51, 0x52, 0x53, 0x54, 0x55))
+_MAXIMUM_LENGTH, _IMPLEMENTATION_CLASS, _ASYNCHRONOUS, _ROLE, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x53, 0x54, 0x55
 _MOST_CONTEXTS = 128  # the odd numbers below 256
 _MOST_SYNTAXES = 256  # of one context; the standard knows about 60
-_MOST_SUB_ITEMS = 512
+_MOST_ITEMS = 512  # in one place
+_LONGEST_VERSION = 16
 _AE_TITLE = re.compile(rb"[\x20-\x5b\x5d-\x7e]*")  # PS3.5 §6.2: no control characters, no backslash
 _SMALLEST_PDU = 128  # a peer that takes less cannot take a response in reasonable pieces
 
@@ -127,30 +127,26 @@ def decode_request(body: bytes) -> Proposal:
         raise _invalid("A-ASSOCIATE-RQ cut short")
     application_context = ""
     contexts: list[ProposedContext] = []
-    user: list[Any] | None = None
+    user: _UserInformation | None = None
     for kind, start, stop in _items(body, _FIXED_LENGTH, len(body)):
         if kind == _CONTEXT_RQ:
             contexts.append(_context(body, start, stop))
-            if len(contexts) > _MOST_CONTEXTS:
-                raise _invalid("more than 128 presentation contexts")
         elif kind == _APPLICATION_CONTEXT:
             application_context = _uid(body[start:stop])
         elif kind == _USER_INFORMATION:
             user = _user_information(body, start, stop)
     if user is None:
         raise _invalid("no user information")
-    items = UserInformationItem()
-    items.user_data = user
     proposal = Proposal(
         called=_title(body[4:20]),
         calling=_title(body[20:36]),
         protocol_version=int.from_bytes(body[:2], "big"),
         application_context=application_context,
         contexts=tuple(contexts),
-        max_pdu_bytes=items.maximum_length or 0,
-        roles={str(uid): (bool(item.scu), bool(item.scp)) for uid, item in items.role_selection.items()},
-        asynchronous=items.async_ops_window is not None,
-        implementation=items.implementation_version_name or str(items.implementation_class_uid or ""),
+        max_pdu_bytes=user.max_pdu_bytes,
+        roles=user.roles,
+        asynchronous=user.asynchronous,
+        implementation=user.version or user.implementation_class,
         reserved=body[4:_FIXED_LENGTH],
     )
     _check_contexts(proposal)
@@ -159,7 +155,11 @@ def decode_request(body: bytes) -> Proposal:
 
 def _items(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Type, start and end of each item in a range; the reader ignores types that it does not know (PS3.8 §9.3.1)."""
+    count = 0
     while at < end:
+        count += 1
+        if count > _MOST_ITEMS:
+            raise _invalid("too many items")
         if end - at < _ITEM.size:
             raise _invalid("an item is cut short")
         kind, length = _ITEM.unpack_from(body, at)
@@ -176,7 +176,7 @@ def _invalid(what: str) -> ProtocolError:
 
 def _uid(value: bytes) -> str:
     """A UID without the padding that it should not have (PS3.8 annex F)."""
-    return value.rstrip(b"\0 ").decode("latin-1")
+    return unpadded(value).decode("latin-1")
 
 
 def _context(body: bytes, start: int, stop: int) -> ProposedContext:
@@ -195,29 +195,47 @@ def _context(body: bytes, start: int, stop: int) -> ProposedContext:
     return ProposedContext(body[start], abstract_syntax, tuple(transfer_syntaxes))
 
 
-def _user_information(body: bytes, start: int, stop: int) -> list[Any]:
-    """The sub-items that are used, decoded by pynetdicom (PS3.8 annex D, PS3.7 annex D.3.3)."""
-    decoded: list[Any] = []
-    for count, (kind, from_, to) in enumerate(_items(body, start, stop)):
-        if count >= _MOST_SUB_ITEMS:
-            raise _invalid("too many items of user information")
-        # What is not ASCII cannot be a UID or a name, and the codec would log it.
-        if kind not in _USED_SUB_ITEMS or (kind in (0x52, 0x55) and not body[from_:to].isascii()):
-            continue
-        item = PDU_ITEM_TYPES[kind]()
-        try:
-            if kind == 0x54 and not body[from_ + 2 : to - 2].isascii():
-                raise ValueError("no UID")
-            item.decode(body[from_ - _ITEM.size : to])
-        except Exception as error:  # the codec has no error of its own: it fails by whatever its fields fail by
-            raise _invalid(f"a sub-item of user information cannot be decoded ({type(error).__name__})") from error
-        decoded.append(item)
-    return decoded
+@dataclass(slots=True)
+class _UserInformation:
+    max_pdu_bytes: int = 0
+    implementation_class: str = ""
+    version: str = ""
+    asynchronous: bool = False
+    roles: dict[str, tuple[bool, bool]] = field(default_factory=dict)
+
+
+def _user_information(body: bytes, start: int, stop: int) -> _UserInformation:
+    """The sub-items that are used (PS3.8 annex D, PS3.7 annex D.3.3)."""
+    user = _UserInformation()
+    for kind, from_, to in _items(body, start, stop):
+        value = body[from_:to]
+        if kind == _MAXIMUM_LENGTH:
+            _check_length(value)
+            user.max_pdu_bytes = int.from_bytes(value, "big")
+        elif kind == _IMPLEMENTATION_CLASS:
+            user.implementation_class = uid if is_uid(uid := _uid(value)) else ""
+        elif kind == _IMPLEMENTATION_VERSION:
+            user.version = value[:_LONGEST_VERSION].decode("ascii", "replace").strip()
+        elif kind == _ASYNCHRONOUS:
+            _check_length(value)
+            user.asynchronous = True
+        elif kind == _ROLE:
+            length = int.from_bytes(value[:2], "big")
+            sop_class, wanted = _uid(value[2 : 2 + length]), value[2 + length :]
+            if len(wanted) != 2 or not is_uid(sop_class):
+                raise _invalid("a role selection is malformed")
+            user.roles[sop_class] = (bool(wanted[0]), bool(wanted[1]))
+    return user
+
+
+def _check_length(value: bytes) -> None:
+    if len(value) != 4:
+        raise _invalid("a sub-item of user information is not four bytes long")
 
 
 def _title(value: bytes) -> str:
     """An AE title; leading and trailing spaces do not count (PS3.8 §9.3.2); some devices pad with NUL."""
-    value = value.rstrip(b"\0").strip(b" ")
+    value = value.strip(b" \0")
     return value.decode("ascii") if _AE_TITLE.fullmatch(value) else ""
 
 
@@ -226,6 +244,8 @@ def _check_contexts(proposal: Proposal) -> None:
     ids = [context.context_id for context in proposal.contexts]
     if not ids:
         wrong = "no presentation context is proposed"
+    elif len(ids) > _MOST_CONTEXTS:
+        wrong = "more than 128 presentation contexts"
     elif len(set(ids)) < len(ids) or not all(context_id % 2 for context_id in ids):
         wrong = "a presentation context ID is even or repeated"
     elif not all(is_uid(context.abstract_syntax) for context in proposal.contexts):

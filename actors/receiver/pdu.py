@@ -102,13 +102,17 @@ def encode_command(context_id: int, command: bytes, max_pdu_bytes: int) -> bytes
 
 
 class Upper(Protocol):
-    """What the walker reports to; each method may raise `ProtocolError`."""
+    """What the walker reports PDUs to; each method may raise `ProtocolError`."""
 
     def pdu_begins(self, kind: int, length: int) -> None:
-        """A PDU's header was read; refuse here what must not even be collected."""
+        """The header of a PDU that is no welcome P-DATA-TF; refuse here what must not even be collected."""
 
     def pdu(self, kind: int, body: bytes) -> bool:
         """A whole PDU other than P-DATA-TF, without its header; False when what follows is of no interest."""
+
+
+class DataSink(Protocol):
+    """What the walker reports fragments of messages to; each method may raise `ProtocolError`."""
 
     def fragment_begins(self, context_id: int, control: int) -> None:
         """A PDV's header was read."""
@@ -124,19 +128,44 @@ class PduWalker:
     """Walks the PDUs of one connection, in whatever pieces they come.
 
     Args:
-        upper: what is told of them.
+        upper: what is told of PDUs.
     """
 
-    __slots__ = ("_body", "_carry", "_fragment_left", "_is_last", "_kind", "_pdu_left", "_upper")
+    __slots__ = (
+        "_body",
+        "_carry",
+        "_fragment_left",
+        "_interested",
+        "_is_last",
+        "_kind",
+        "_longest_data",
+        "_pdu_left",
+        "_sink",
+        "_upper",
+        "pdus",
+    )
 
     def __init__(self, upper: Upper) -> None:
         self._upper = upper
+        self._sink: DataSink | None = None
+        self._longest_data = -1
         self._carry = b""  # the beginning of a header
         self._kind = 0
         self._pdu_left = 0  # of the PDU, behind what was read
         self._fragment_left = 0  # of the PDV's fragment; counted in `_pdu_left` no more
         self._is_last = False
         self._body: bytearray | None = None  # of a PDU other than P-DATA-TF
+        self._interested = True
+        self.pdus = 0  # how many have begun
+
+    def welcome_data(self, sink: DataSink, longest: int) -> None:
+        """From now on, P-DATA-TF PDUs of at most so many bytes go to a sink."""
+        self._sink = sink
+        self._longest_data = longest
+
+    def refuse_data(self) -> None:
+        """From now on, a P-DATA-TF is a PDU like any other."""
+        self._longest_data = -1
 
     @property
     def between_pdus(self) -> bool:
@@ -150,63 +179,69 @@ class PduWalker:
             ProtocolError: it breaks the protocol; nothing may be fed after it.
         """
         at, end = 0, len(data)
-        upper = self._upper
+        sink = self._sink
         while True:
             if self._fragment_left:
+                assert sink
                 stop = at + self._fragment_left
                 if stop > end:
                     if end > at:
-                        upper.fragment(data[at:end])
+                        sink.fragment(data[at:end])
                         self._fragment_left = stop - end
                     return
                 self._fragment_left = 0
-                upper.fragment(data[at:stop])
+                sink.fragment(data[at:stop])
                 at = stop
                 if self._is_last:
-                    upper.message_ends()
+                    sink.message_ends()
             elif self._body is not None:
-                taken = min(self._pdu_left, end - at)
-                self._body += data[at : at + taken]
-                self._pdu_left -= taken
-                at += taken
-                if self._pdu_left:
+                at += self._collect(data[at:])
+                if self._body is not None or not self._interested:
                     return
-                body, self._body = bytes(self._body), None
-                if not upper.pdu(self._kind, body):
-                    return
+                sink = self._sink
             missing = _HEADER_LENGTH - len(self._carry)
             if end - at < missing:
                 self._carry += bytes(data[at:end])
                 return
+            header, start = data, at
             if self._carry:
-                header, start = self._carry + bytes(data[at : at + missing]), 0
+                header, start = memoryview(self._carry + bytes(data[at : at + missing])), 0
                 self._carry = b""
-                self._header(memoryview(header), start)
-            else:
-                self._header(data, at)
             at += missing
+            if self._pdu_left:
+                self._pdv_header(header, start)
+            else:
+                self._pdu_header(header, start)
 
-    def _header(self, data: memoryview, at: int) -> None:
-        if self._pdu_left:
-            self._pdv_header(data, at)
-        else:
-            kind, length = _PDU_HEADER.unpack_from(data, at)
+    def _collect(self, data: memoryview) -> int:
+        """Take what belongs to a PDU other than P-DATA-TF, and report it when it is whole; returns how many bytes."""
+        assert self._body is not None
+        taken = min(self._pdu_left, len(data))
+        self._body += data[:taken]
+        self._pdu_left -= taken
+        if not self._pdu_left:
+            body, self._body = bytes(self._body), None
+            self._interested = self._upper.pdu(self._kind, body)
+        return taken
+
+    def _pdu_header(self, header: memoryview, start: int) -> None:
+        kind, length = _PDU_HEADER.unpack_from(header, start)
+        self.pdus += 1
+        if kind != PduType.P_DATA_TF or not _HEADER_LENGTH <= length <= self._longest_data:
             self._upper.pdu_begins(kind, length)
-            self._pdu_left = length
+            self._body = bytearray()
             self._kind = kind
-            if kind != PduType.P_DATA_TF:
-                self._body = bytearray()
-            elif length < _HEADER_LENGTH:
-                raise ProtocolError(AbortReason.INVALID_PARAMETER, "P-DATA-TF without a whole PDV")
+        self._pdu_left = length
 
-    def _pdv_header(self, data: memoryview, at: int) -> None:
-        length, context_id, control = _PDV_HEADER.unpack_from(data, at)
+    def _pdv_header(self, header: memoryview, start: int) -> None:
+        length, context_id, control = _PDV_HEADER.unpack_from(header, start)
         left = self._pdu_left - 4 - length
         if length < 2 or left < 0 or 0 < left < _HEADER_LENGTH:
             raise ProtocolError(AbortReason.INVALID_PARAMETER, "PDV length does not fit its PDU")
+        assert self._sink
         self._pdu_left = left
         self._fragment_left = length - 2
         self._is_last = bool(control & IS_LAST)
-        self._upper.fragment_begins(context_id, control)
+        self._sink.fragment_begins(context_id, control)
         if self._is_last and not self._fragment_left:
-            self._upper.message_ends()
+            self._sink.message_ends()

@@ -5,6 +5,7 @@ nothing else of the gateway is needed to receive.
 """
 
 import errno
+import itertools
 import socket
 import threading
 from functools import partial
@@ -16,7 +17,7 @@ from actors.receiver.names import HostNames
 from actors.receiver.shared import RECEIVE_BYTES, Shared
 from actors.receiver.store import Store
 from actors.receiver.syncer import open_syncer
-from protocol import channels
+from protocol import channels, killpoints
 from protocol.access import AccessFile
 from protocol.birth import Birth
 from protocol.config import Settings
@@ -26,6 +27,7 @@ from protocol.spool import ShardWriter, Spool
 
 _YIELD_SECONDS = 0.003  # how long a receiver with more associations leaves a connection to the others
 _ACCEPTS_PER_TURN = 16
+_ANNOUNCE_SECONDS = 0.01  # a message for each instance would cost more than it is worth
 _NO_DESCRIPTORS_SECONDS = 1.0
 _REPEATS_SECONDS = 10.0
 _SPARE_CONNECTIONS = 256  # of which no association has come yet, beside the maximum of associations
@@ -62,7 +64,7 @@ class Receiver(Actor):
             names=names,
             writer=writer,
             store=Store(writer, open_syncer(self)),
-            announce=self._stored.append,
+            announce=self._announce,
             log=self.log,
             repeats=self._repeats,
             buffer=memoryview(bytearray(RECEIVE_BYTES)),
@@ -70,8 +72,6 @@ class Receiver(Actor):
 
     def start(self) -> None:
         """Begin to accept."""
-        if self.settings.dicom.scp.log_dimse_datasets:
-            self.log.warning("patient_data_in_log", setting="DicomAdapter.dicom.scp.logDimseDatasets")
         # Receiving does not wait for what a dead predecessor left.
         threading.Thread(target=self._remove_dead_parts, daemon=True, name="remove parts").start()
         self._shared.admission.warm_up()
@@ -81,11 +81,18 @@ class Receiver(Actor):
             listener.setblocking(False)
             self.watch(listener.fileno(), partial(self._connection_waits, listener))
 
-    def after_turn(self) -> None:
-        """Tell the extractors what was stored in this turn; lost, it is found by the processor's sweep."""
+    def _announce(self, instance: StoredInstance) -> None:
+        """Tell the extractors soon, and of several at once."""
+        if not self._stored:
+            self.after(_ANNOUNCE_SECONDS, self._announce_all)
+        self._stored.append(instance)
+
+    def _announce_all(self) -> None:
+        """Lost, it is found by the processor's sweep."""
         if self._stored:
             self._instances.send(InstancesStored(instances=tuple(self._stored)))
             self._stored.clear()
+            killpoints.reach("receiver.announced")
 
     def settings_changed(self, settings: Settings) -> None:
         """New limits hold for new associations."""
@@ -128,6 +135,7 @@ class Receiver(Actor):
         for connection in list(self._connections):
             connection.end()
         self._shared.store.close(_STORE_CLOSE_SECONDS)
+        self._announce_all()
         self._writer.close()
         self._repeats.flush(everything=True)
         for listener in self._listeners:
@@ -182,10 +190,12 @@ class Receiver(Actor):
         self.after(_NO_DESCRIPTORS_SECONDS, partial(self._accept_late, listener))
 
     def _bound_connections(self) -> None:
-        """Connections that are no associations must not pile up: the oldest of them goes."""
-        if len(self._connections) > self.settings.dicom.scp.maximum_number_of_associations + _SPARE_CONNECTIONS:
-            oldest = next((each for each in self._connections if not each.associated), None)
-            if oldest is not None:
+        """Connections that are no associations must not pile up: the oldest of them go."""
+        most = self.settings.dicom.scp.maximum_number_of_associations + _SPARE_CONNECTIONS
+        excess = len(self._connections) - most
+        if excess > 0:
+            waiting = (each for each in self._connections if not each.associated)
+            for oldest in list(itertools.islice(waiting, excess)):
                 oldest.end()
 
     def _connection_closed(self, connection: Association) -> None:

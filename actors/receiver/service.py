@@ -15,7 +15,6 @@ from actors.receiver.command import (
     Status,
     UnreadableCommandError,
     encode_response,
-    is_uid,
     parse_command,
 )
 from actors.receiver.file_meta import FileMeta
@@ -25,10 +24,12 @@ from actors.receiver.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_c
 from actors.receiver.shared import Shared
 from actors.receiver.sop_classes import VERIFICATION
 from actors.receiver.store import Complete, start_write_back
+from actors.receiver.uids import is_uid_value
 from protocol import killpoints
 from protocol.board import Intake
 from protocol.messages import StoredInstance
 
+_VERIFICATION = VERIFICATION.encode("ascii")
 _WRITE_BACK_BYTES = 8 * 1024 * 1024
 _MOST_OUTSTANDING = 8  # 1 was negotiated; some send on before they have read the answer
 _MOST_PIECES = 512  # of one writev; the system takes 1024
@@ -42,7 +43,7 @@ class StorageContext:
 
     def __init__(self, context: AcceptedContext, calling: str, called: str, peer: str, local: str) -> None:
         self.context_id = context.context_id
-        self.sop_class = context.abstract_syntax
+        self.sop_class = context.abstract_syntax.encode("ascii")
         self.encoding: Encoding | None = encoding_of(context.transfer_syntax)
         self.file_meta = FileMeta(
             sop_class=context.abstract_syntax,
@@ -116,7 +117,7 @@ class Service:
         self._shared = shared
         self._association = association
         self._contexts = contexts
-        self._ignored = ignored
+        self._ignored = frozenset(sop_class.encode("ascii", "replace") for sop_class in ignored)
         self._peer = peer
         self._peer_max_pdu_bytes = peer_max_pdu_bytes
         self._send = send
@@ -207,7 +208,7 @@ class Service:
         reception = Reception(self, command, context)
         if command.field == CommandField.C_STORE_RQ:
             self._judge(reception)
-        elif command.field == CommandField.C_ECHO_RQ and context.sop_class == VERIFICATION:
+        elif command.field == CommandField.C_ECHO_RQ and context.sop_class == _VERIFICATION:
             reception.refuse(Status.SUCCESS, "")
         else:
             reception.refuse(Status.UNRECOGNIZED_OPERATION, "only C-STORE and C-ECHO are supported")
@@ -219,7 +220,7 @@ class Service:
     def _judge(self, reception: Reception) -> None:
         """Find what speaks against storing an object before its dataset comes."""
         command, context = reception.command, reception.context
-        if context.sop_class == VERIFICATION:
+        if context.sop_class == _VERIFICATION:
             reception.refuse(Status.SOP_CLASS_NOT_SUPPORTED, "the context is for Verification")
         elif not command.has_dataset:
             reception.refuse(Status.CANNOT_UNDERSTAND, "there is no dataset")
@@ -227,7 +228,7 @@ class Service:
             reception.refuse(Status.CANNOT_UNDERSTAND, "Affected SOP Class UID is missing")
         elif command.sop_class != context.sop_class:
             reception.refuse(Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "Affected SOP Class is not its context's")
-        elif not is_uid(command.sop_instance):
+        elif not is_uid_value(command.sop_instance):
             reception.refuse(Status.INVALID_SOP_INSTANCE, "Affected SOP Instance UID is missing or no UID")
         elif command.sop_class in self._ignored:
             reception.refuse(Status.SUCCESS, "")
@@ -328,7 +329,7 @@ class Service:
                 association=self._association,
                 instance=reception.part.identifier,
                 bytes=reception.size,
-                sop_instance=reception.command.sop_instance,
+                sop_instance=reception.command.sop_instance.decode("ascii"),
             )
         self._respond(reception.command, reception.context, Status.SUCCESS, "")
         killpoints.reach("receiver.answered")

@@ -13,7 +13,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined] # SOP classes a
     Verification,
 )
 
-from actors.receiver.command import is_uid
+from actors.receiver.uids import is_uid
 
 VERIFICATION = str(Verification)
 _COMMITMENT_PULL_MODEL = "1.2.840.10008.1.20.2"  # retired; pynetdicom does not know it

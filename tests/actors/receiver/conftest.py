@@ -37,6 +37,7 @@ def receiver(launcher: Launcher, one_receiver: RunningActor) -> Iterator[Running
     """The receiver, which must be whole and have nothing in transit, no slot taken, after each test."""
     allow(launcher.spool, "CT")
     yield one_receiver
+    allow(launcher.spool, "CT")
     assert one_receiver.process.poll() is None, one_receiver.log_text()
     with Peer(launcher.port) as peer:
         peer.associate()

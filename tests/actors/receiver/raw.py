@@ -1,5 +1,6 @@
 """A peer that speaks the upper layer byte by byte, so that it can also speak it wrongly."""
 
+import contextlib
 import socket
 import struct
 from collections.abc import Sequence
@@ -27,9 +28,7 @@ HAS_DATASET, NO_DATASET = 0x0000, 0x0101
 def allow(spool: Spool, *titles: str | AeTitleRule, calling: str = "TESTER", host: str = "127.0.0.1") -> None:
     """Write an access list of some AE titles and one source."""
     rules = tuple(t if isinstance(t, AeTitleRule) else AeTitleRule(ae_title=t) for t in titles)
-    AccessFile(spool.access).replace(
-        AccessList(ae_titles=rules, sources=(SourceRule(ae_title=calling, host_ip=host),))
-    )
+    AccessFile(spool.access).replace(AccessList(ae_titles=rules, sources=(SourceRule(ae_title=calling, host_ip=host),)))
 
 
 def stored_files(spool: Spool) -> list[Path]:
@@ -120,11 +119,11 @@ def dataset(uid: str, sop_class: str = CT_IMAGE, *, padding: int = 2000) -> byte
     for tag, vr, value in (
         ((0x0008, 0x0016), b"UI", sop_class.encode()),
         ((0x0008, 0x0018), b"UI", uid.encode()),
-        ((0x0010, 0x0020), b"LO", b"P1"),
+        ((0x0010, 0x0020), b"LO", b"PAT-1"),
         ((0x0020, 0x000D), b"UI", b"1.2.3"),
     ):
-        value += b"\0" * (len(value) % 2)
-        elements += struct.pack("<HH2sH", *tag, vr, len(value)) + value
+        even = value + b"\0" * (len(value) % 2)
+        elements += struct.pack("<HH2sH", *tag, vr, len(even)) + even
     return elements + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OW", padding) + bytes(padding)
 
 
@@ -176,6 +175,11 @@ class Peer:
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
+
+    def send_for_ever(self, data: bytes) -> None:
+        """Send until the connection fails, or a gigabyte was taken."""
+        for _ in range(1_000_000_000 // len(data)):
+            self.send(data)
 
     def associate(self, *contexts: bytes, **more: object) -> A_ASSOCIATE_AC:
         """Open an association that must be accepted."""
@@ -244,10 +248,8 @@ class Peer:
 
     def expect_end(self) -> None:
         """The receiver must have closed its side."""
-        try:
+        with contextlib.suppress(ConnectionResetError):
             assert self.receive() == (0, b"")
-        except ConnectionResetError:
-            pass
 
     def _exactly(self, count: int) -> bytes:
         data = b""

@@ -19,9 +19,9 @@ def test_pydicom_reads_it_and_every_element_is_right(uid: str) -> None:
         peer="dicom://10.0.0.1:50000",
         local="dicom://[fe80::1]:104",
     )
-    read = pydicom.dcmread(BytesIO(meta.encode(uid) + raw.dataset(uid)))
+    read = pydicom.dcmread(BytesIO(meta.encode(uid.encode()) + raw.dataset(uid)))
     group = read.file_meta
-    assert group.FileMetaInformationGroupLength == len(meta.encode(uid)) - 144
+    assert group.FileMetaInformationGroupLength == len(meta.encode(uid.encode())) - 144
     assert group.FileMetaInformationVersion == b"\0\1"
     assert group.MediaStorageSOPClassUID == raw.CT_IMAGE
     assert group.MediaStorageSOPInstanceUID == uid

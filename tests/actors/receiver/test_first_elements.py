@@ -6,11 +6,13 @@ import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
-from pydicom.filewriter import write_dataset
 from pydicom.filebase import DicomIO
+from pydicom.filewriter import write_dataset
 
-from actors.receiver.first_elements import EXPLICIT_LITTLE, Encoding, Verdict, compare, encoding_of
+from actors.receiver.first_elements import EXPLICIT_LITTLE, Encoding, Verdict, encoding_of
+from actors.receiver.first_elements import compare as compare_bytes
 from tests.actors.receiver import raw
 
 BIG = "1.2.840.10008.1.2.2"
@@ -32,6 +34,10 @@ def written(syntax: str, uid: str = "1.2.3", sop_class: str = raw.CT_IMAGE) -> b
     out.seek(0)
     data: bytes = out.read()
     return data
+
+
+def compare(head: bytes, encoding: Encoding, sop_class: str, sop_instance: str) -> Verdict:
+    return compare_bytes(head, encoding, sop_class.encode(), sop_instance.encode())
 
 
 def encoding(syntax: str) -> Encoding:
@@ -93,8 +99,6 @@ def test_garbage_gives_some_verdict(data: bytes) -> None:
 
 
 def test_pydicom_samples_match_themselves() -> None:
-    from pydicom.data import get_testdata_file
-
     for name in ("CT_small.dcm", "MR_small_bigendian.dcm", "MR_small_implicit.dcm", "MR_small_jp2klossless.dcm"):
         path = str(get_testdata_file(name, download=False))
         read = pydicom.dcmread(path)

@@ -1,5 +1,7 @@
 """The walker over PDUs, and the PDUs that are sent."""
 
+import contextlib
+import itertools
 import struct
 
 import pytest
@@ -43,6 +45,12 @@ class Recorder:
         self.told.append("end")
 
 
+def walker_to(recorder: Recorder) -> PduWalker:
+    walker = PduWalker(recorder)
+    walker.welcome_data(recorder, 1000)
+    return walker
+
+
 STREAM = (
     pdu(RQ, b"anything")
     + pdu(P_DATA, pdv(1, 3, b"command"))
@@ -53,15 +61,12 @@ STREAM = (
 TOLD = [
     ("begins", RQ, 8),
     ("pdu", RQ, b"anything"),
-    ("begins", P_DATA, 13),
     ("fragment", 1, 3, bytearray(b"command")),
     "end",
-    ("begins", P_DATA, 39),
     ("fragment", 1, 0, bytearray(b"data" * 5)),
     ("fragment", 1, 0, bytearray()),
     ("fragment", 1, 2, bytearray(b"x")),
     "end",
-    ("begins", P_DATA, 6),
     ("fragment", 3, 2, bytearray()),
     "end",
     ("begins", RELEASE_RQ, 4),
@@ -71,10 +76,10 @@ TOLD = [
 
 def walk(stream: bytes, cuts: list[int]) -> list[object]:
     recorder = Recorder()
-    walker = PduWalker(recorder)
+    walker = walker_to(recorder)
     buffer = bytearray(len(stream))  # one, as in the receiver: what is kept must not point into it
     places = [0, *sorted(cuts), len(stream)]
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in itertools.pairwise(places):
         buffer[: stop - start] = stream[start:stop]
         walker.feed(memoryview(buffer)[: stop - start])
     assert walker.between_pdus
@@ -91,7 +96,7 @@ def test_byte_by_byte() -> None:
 
 
 def test_a_pdu_that_has_begun_is_not_between_pdus() -> None:
-    walker = PduWalker(Recorder())
+    walker = walker_to(Recorder())
     walker.feed(memoryview(STREAM)[:3])
     assert not walker.between_pdus
     walker.feed(memoryview(STREAM)[3:14])
@@ -100,24 +105,36 @@ def test_a_pdu_that_has_begun_is_not_between_pdus() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 9, 0xFFFFFFFF])
 def test_a_pdv_that_does_not_fit_its_pdu_is_refused(length: int) -> None:
-    walker = PduWalker(Recorder())
+    walker = walker_to(Recorder())
     with pytest.raises(ProtocolError) as caught:
         walker.feed(memoryview(pdu(P_DATA, pdv(1, 2, b"abcd", length))))
     assert caught.value.reason is AbortReason.INVALID_PARAMETER
 
 
-@pytest.mark.parametrize("body", [b"", b"\0\0", pdv(1, 2, b"abcd") + b"\0\0\0"])
-def test_a_pdu_with_less_than_a_pdv_is_refused(body: bytes) -> None:
+def test_what_is_left_behind_a_pdv_must_be_another() -> None:
     with pytest.raises(ProtocolError):
-        PduWalker(Recorder()).feed(memoryview(pdu(P_DATA, body)))
+        walker_to(Recorder()).feed(memoryview(pdu(P_DATA, pdv(1, 2, b"abcd") + b"\0\0\0")))
+
+
+@pytest.mark.parametrize("length", [0, 5, 1001, 0xFFFFFFFF])
+def test_data_that_is_too_short_or_too_long_is_told_before_it_is_collected(length: int) -> None:
+    recorder = Recorder()
+    walker_to(recorder).feed(memoryview(pdu(P_DATA, b"", length)))
+    assert recorder.told[0] == ("begins", P_DATA, length)
+
+
+def test_data_that_is_not_welcome_is_told_before_it_is_collected() -> None:
+    recorder = Recorder()
+    walker = walker_to(recorder)
+    walker.refuse_data()
+    walker.feed(memoryview(pdu(P_DATA, pdv(1, 2, b"abcd"))))
+    assert recorder.told[0] == ("begins", P_DATA, 10)
 
 
 @given(st.binary(max_size=200))
 def test_garbage_ends_in_nothing_but_a_protocol_error(data: bytes) -> None:
-    try:
-        PduWalker(Recorder()).feed(memoryview(data))
-    except ProtocolError:
-        pass
+    with contextlib.suppress(ProtocolError):
+        walker_to(Recorder()).feed(memoryview(data))
 
 
 def test_short_pdus_read_as_pynetdicom_writes_them() -> None:

@@ -1,0 +1,227 @@
+"""The durable write, and the syncs that it waits for."""
+
+import errno
+import os
+import queue
+import select
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from actors.actor import Actor
+from actors.receiver.store import Complete, Store, start_write_back
+from actors.receiver.syncer import Done, KernelSyncer, Syncer, ThreadSyncer
+from protocol.spool import ShardWriter, Spool
+
+
+class Loop:
+    """As much of an actor's loop as a syncer uses."""
+
+    def __init__(self) -> None:
+        self.posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.post = self.posted.put
+        self.epoll = select.epoll()
+        self.watched: dict[int, Callable[[int], None]] = {}
+
+    def watch(self, fd: int, callback: Callable[[int], None]) -> None:
+        self.watched[fd] = callback
+        self.epoll.register(fd, 1)
+
+    def unwatch(self, fd: int) -> None:
+        del self.watched[fd]
+        self.epoll.unregister(fd)
+
+    def turn(self, seconds: float) -> None:
+        for fd, events in self.epoll.poll(min(seconds, 0.01)):
+            self.watched[fd](events)
+        while not self.posted.empty():
+            self.posted.get()()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline
+            self.turn(1.0)
+
+
+@pytest.fixture
+def loop() -> Loop:
+    return Loop()
+
+
+@pytest.fixture(params=[KernelSyncer, ThreadSyncer])
+def syncer(request: pytest.FixtureRequest, loop: Loop) -> Iterator[Syncer]:
+    made: Syncer = request.param(cast(Actor, loop))
+    yield made
+    made.close(5.0)
+
+
+class TestSyncers:
+    def test_each_sync_is_told_of_once(self, syncer: Syncer, loop: Loop, tmp_path: Path) -> None:
+        """More than the kernel takes at a time."""
+        told: list[object] = []
+        fds = [os.open(tmp_path / str(number), os.O_CREAT | os.O_WRONLY) for number in range(300)]
+        for fd in fds:
+            os.write(fd, b"x" * 100)
+            syncer.sync(fd, told.append, data_only=True)
+        loop.until(lambda: len(told) == 300)
+        assert set(told) == {None}
+        for fd in fds:
+            os.close(fd)
+
+    def test_directories_too(self, syncer: Syncer, loop: Loop, tmp_path: Path) -> None:
+        told: list[object] = []
+        fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+        syncer.sync(fd, told.append, data_only=False)
+        loop.until(lambda: bool(told))
+        assert told == [None]
+        os.close(fd)
+
+    def test_what_cannot_be_synced_is_an_error(self, syncer: Syncer, loop: Loop) -> None:
+        told: list[OSError | None] = []
+        reading, writing = os.pipe()
+        syncer.sync(writing, told.append, data_only=True)
+        loop.until(lambda: bool(told))
+        assert told[0] is not None
+        assert told[0].errno == errno.EINVAL
+        os.close(reading)
+        os.close(writing)
+
+    def test_closing_waits_for_what_runs(self, syncer: Syncer, loop: Loop, tmp_path: Path) -> None:
+        told: list[object] = []
+        fd = os.open(tmp_path / "x", os.O_CREAT | os.O_WRONLY)
+        syncer.sync(fd, told.append, data_only=True)
+        syncer.close(10.0)
+        assert told == [None]
+        os.close(fd)
+        syncer.close = lambda seconds: None  # type: ignore[method-assign] # it is closed
+
+
+class Disk:
+    """A syncer whose syncs end when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Done]] = []
+
+    def sync(self, fd: int, done: Done, *, data_only: bool) -> None:
+        kind = "data" if data_only else "directory"
+        self.asked.append((f"{kind} {os.path.basename(os.readlink(f'/proc/self/fd/{fd}'))}", done))
+
+    def close(self, seconds: float) -> None:
+        pass
+
+    def end(self, error: OSError | None = None) -> str:
+        """End the oldest; tells which it was."""
+        what, done = self.asked.pop(0)
+        done(error)
+        return what
+
+
+class Object(Complete):
+    __slots__ = ("answered",)
+
+    def answer(self) -> None:
+        self.answered = True
+
+    @property
+    def fate(self) -> str:
+        if not hasattr(self, "answered"):
+            return "pending"
+        return "failed" if self.error else "stored" if self.stored else "neither"
+
+
+class Stage:
+    def __init__(self, directory: Path) -> None:
+        self.spool = Spool(directory / "spool")
+        self.spool.create()
+        self.writer = ShardWriter(self.spool, "receiver")
+        self.disk = Disk()
+        self.store = Store(self.writer, self.disk)
+
+    def object(self, number: int) -> Object:
+        part = self.writer.open_part("abc", number)
+        os.write(part.fd, b"data")
+        return Object(part, 4)
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.spool.instances.glob("*/*"))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+class TestStore:
+    def test_an_answer_comes_after_both_syncs(self, stage: Stage) -> None:
+        one = stage.object(1)
+        stage.store.commit(one, sync=True)
+        assert one.fate == "pending"
+        assert stage.names() == ["abc-000001.part"]
+        assert stage.disk.end() == "data abc-000001.part"
+        assert one.fate == "pending"
+        assert stage.names() == ["abc-000001.dcm"]
+        assert stage.disk.end().startswith("directory ")
+        assert one.fate == "stored"
+        assert stage.disk.asked == []
+
+    def test_one_sync_of_the_directory_for_all_that_wait(self, stage: Stage) -> None:
+        objects = [stage.object(number) for number in range(1, 5)]
+        for each in objects:
+            stage.store.commit(each, sync=True)
+        for _ in objects:
+            assert stage.disk.end().startswith("data")
+        assert stage.disk.end().startswith("directory")
+        # The first was renamed before that sync began, the others perhaps after it: they wait for the next.
+        assert [each.fate for each in objects] == ["stored", "pending", "pending", "pending"]
+        assert stage.disk.end().startswith("directory")
+        assert {each.fate for each in objects} == {"stored"}
+        assert stage.disk.asked == []
+
+    def test_a_failed_sync_is_a_failed_store(self, stage: Stage) -> None:
+        one, two = stage.object(1), stage.object(2)
+        stage.store.commit(one, sync=True)
+        stage.store.commit(two, sync=True)
+        stage.disk.end(OSError(errno.EIO, "input/output error"))
+        assert one.fate == "failed"
+        stage.disk.end()
+        stage.disk.end()
+        assert two.fate == "stored"
+        assert stage.names() == ["abc-000001.part", "abc-000002.dcm"]
+
+    def test_a_failed_sync_of_the_directory_fails_all_that_it_was_for(self, stage: Stage) -> None:
+        one = stage.object(1)
+        stage.store.commit(one, sync=True)
+        stage.disk.end()
+        stage.disk.end(OSError(errno.EIO, "input/output error"))
+        assert one.fate == "failed"
+
+    def test_what_cannot_be_renamed_fails_alone(self, stage: Stage) -> None:
+        one, two = stage.object(1), stage.object(2)
+        assert one.part
+        os.unlink(one.part.path)
+        stage.store.commit(one, sync=True)
+        stage.store.commit(two, sync=True)
+        stage.disk.end()
+        assert one.fate == "failed"
+        stage.disk.end()
+        stage.disk.end()
+        assert two.fate == "stored"
+
+    def test_without_sync_it_is_answered_at_once(self, stage: Stage) -> None:
+        one = stage.object(1)
+        stage.store.commit(one, sync=False)
+        assert one.fate == "stored"
+        assert stage.names() == ["abc-000001.dcm"]
+        assert stage.disk.asked == []
+
+
+def test_write_back_is_a_hint(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as file:
+        file.write(bytes(10000))
+        file.flush()
+        start_write_back(file.fileno(), 0, 10000)
+    start_write_back(-1, 0, 1)
