@@ -14,7 +14,7 @@ import msgspec
 
 from actors.actor import Actor
 from actors.extractor import header as dicom
-from protocol import channels
+from protocol import channels, killpoints
 from protocol.access import AccessFile
 from protocol.birth import Birth
 from protocol.bus import Sender
@@ -102,7 +102,9 @@ class Extractor(Actor):
         lenient = bool(self._released)
         described = tuple(self._described(self._released if lenient else self._waiting, lenient))
         if described:
+            killpoints.reach("extractor.described")
             self._descriptions.send(InstancesDescribed(instances=described, lenient=lenient))
+            killpoints.reach("extractor.descriptions-sent")
             self.log.debug("instances_described", count=len(described))
         if self._released or self._waiting:
             self._turn_is_due = True

@@ -40,7 +40,7 @@ def dataset(
     *more: bytes,
     syntax: str = EXPLICIT,
     character_set: str = "",
-    patient_id: bytes = b"P1",
+    patient_id: bytes = b"PAT-1",
     without: Iterable[int] = (),
     changed: dict[int, str] | None = None,
 ) -> bytes:

@@ -63,7 +63,7 @@ def test_identifiers_attributes_and_association(tmp_path: Path, syntax: str) -> 
     }
     assert header.values[dicom.STUDY_INSTANCE_UID] == STUDY
     assert header.values[dicom.SERIES_INSTANCE_UID] == SERIES
-    assert header.values[dicom.PATIENT_ID] == "P1"
+    assert header.values[dicom.PATIENT_ID] == "PAT-1"
     assert header.meta == {
         dicom.MEDIA_SOP_CLASS_UID: CT,
         dicom.MEDIA_SOP_INSTANCE_UID: INSTANCE,
