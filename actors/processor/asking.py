@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable
 
+from protocol import killpoints
 from protocol.clock import Moment, now
 from protocol.messages import DescribeInstances, Message, StoredInstance
 
@@ -109,6 +110,7 @@ class Asker:
         instances = tuple(StoredInstance(each, self._questions[each].stored) for each in identifiers)
         if not self._send(DescribeInstances(instances=instances)):
             return  # no extractor takes it now, so it stays due
+        killpoints.reach("processor.asked")
         for identifier in identifiers:
             question = self._questions[identifier]
             if question.times == 0 or self._answers > question.answers_before:

@@ -19,6 +19,7 @@ RECHECK_SECONDS = 0.25
 _AT_ONCE = 100
 TIMEOUT_OF_UNKNOWN_SECONDS = 5.0
 _TOLD_AFTER_SECONDS = 10.0
+_PLAN_SECONDS = 5.0
 
 
 class Step(enum.Enum):
@@ -178,10 +179,20 @@ class Closer:
         self._groups.look_at(group, now.boot_ns / NANOSECONDS + seconds)
         self._holds.pop(group.group_id, None)
 
-    def timeouts_changed(self) -> None:
-        """AE titles changed: each group's deadline is computed anew."""
+    def await_plan(self, group: OpenGroup, now: Moment) -> None:
+        """Look at a group again when its jobs are planned (`planned`); the pause is for what gets lost."""
+        self._groups.look_at(group, now.boot_ns / NANOSECONDS + _PLAN_SECONDS)
+
+    def planned(self, group: OpenGroup, now: Moment) -> None:
+        """The jobs of a group were planned, or could not be; unless it has changed, look at it at once."""
+        if self._groups.by_id(group.group_id) is group:
+            self._groups.look_at(group, now.boot_ns / NANOSECONDS)
+
+    def timeouts_changed(self, ae_title: str | None = None) -> None:
+        """AE titles changed, or one did: each group's deadline is computed anew."""
         for group in self._groups:
-            self._groups.look_at(group, self._deadline(group))
+            if ae_title in (None, group.ae_title):
+                self._groups.look_at(group, self._deadline(group))
 
     def closed(self, group: OpenGroup) -> None:
         """A group was closed."""

@@ -12,6 +12,8 @@ from protocol.clock import NANOSECONDS, Moment, seconds_between
 from protocol.ledger import Group, pages, tuples
 from protocol.states import GroupState
 
+_LATE_SECONDS = 3600.0
+
 Key = tuple[str, str]
 """AE title and group key."""
 
@@ -223,6 +225,3 @@ class OpenGroups:
             del self._looks[group_id]
             groups.append(self._by_id[group_id])
         return groups
-
-
-_LATE_SECONDS = 3600.0

@@ -1,5 +1,6 @@
 """Collects descriptions and records them in batches; while the ledger is away it keeps them, up to a bound."""
 
+import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -8,6 +9,7 @@ import peewee as pw
 
 from actors.processor.comparison import Comparer
 from actors.processor.placing import Held
+from actors.processor.plugin import Answer, Plugin
 from actors.processor.recording import Description, Outcome, Recorder
 from actors.processor.shards import OpenShards
 from protocol import clock
@@ -80,6 +82,8 @@ class Intake:
         self._in_hand -= {each.instance.identifier for each in batch}
         for description, held in outcome.deferred:
             self._compare(description, held)
+        for description, plugin in outcome.unkeyed:
+            self._ask_key(description, plugin)
         self._shards.put_on_record(outcome.recorded)
         self._tell(outcome)
         return outcome
@@ -106,6 +110,17 @@ class Intake:
             lambda: self._pending.append(description),
         )
 
+    def _ask_key(self, description: Description, plugin: Plugin) -> None:
+        """Have an instance wait for what its job processor says; beyond its bound it is left to the sweep."""
+        if not plugin.full:
+            self._in_hand.add(description.instance.identifier)
+            plugin.ask_key(description.instance, lambda answer: self._come_again(description, answer))
+
+    def _come_again(self, description: Description, answer: Answer | None) -> None:
+        if not self._pending:
+            self._collect_until = time.monotonic() + COLLECT_SECONDS
+        self._pending.append(dataclasses.replace(description, answer=answer))
+
     def _record(self, batch: Sequence[Description]) -> Outcome:
         try:
             return self._recorder.record(batch, clock.now())
@@ -127,6 +142,7 @@ class Intake:
             total.recorded += outcome.recorded
             total.ask += outcome.ask
             total.deferred += outcome.deferred
+            total.unkeyed += outcome.unkeyed
             total.quarantined += outcome.quarantined
             total.gone += outcome.gone
         return total

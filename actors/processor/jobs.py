@@ -2,24 +2,25 @@
 
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import overload
 
 from actors.processor.groups import OpenGroup
+from actors.processor.members import Members
 from actors.processor.naming import JobNames
 from actors.processor.plugin import Plugin, PluginError
 from actors.processor.registry import Registry
 from protocol import killpoints
 from protocol.clock import NANOSECONDS, Moment
 from protocol.job_processors import JobPlan
-from protocol.ledger import Group, Instance, Job, Ledger, Submission, pages, tuples
+from protocol.ledger import Group, Job, Ledger, Submission, tuples
 from protocol.logs import EventLogger
-from protocol.messages import DescribedInstance, JobsCreated, Message
-from protocol.states import GroupState, InstanceState, advance
+from protocol.messages import JobsCreated, Message
+from protocol.states import GroupState, advance
 
 _TELL_AT_ONCE = 500
 _TELL_AGAIN_SECONDS = 3.0
+_UNUSABLE_SECONDS = 5.0  # the pause when there is no job processor that could say
 
 
 class JobMaker:
@@ -38,7 +39,12 @@ class JobMaker:
         self._names = JobNames(_taken)
 
     def close(
-        self, groups: Sequence[OpenGroup], now: Moment, failed: Callable[[OpenGroup, float], None]
+        self,
+        groups: Sequence[OpenGroup],
+        now: Moment,
+        *,
+        failed: Callable[[OpenGroup, float], None],
+        waits: Callable[[OpenGroup], None],
     ) -> tuple[list[OpenGroup], list[str]]:
         """Close groups and make their jobs, all in one transaction.
 
@@ -46,6 +52,7 @@ class JobMaker:
             groups: what closes.
             now: this moment.
             failed: called with a group whose job processor failed, and the seconds until it may be tried again.
+            waits: called with a group whose job processor will tell its jobs later.
 
         Returns:
             The groups that are closed, and the identifiers of their jobs.
@@ -60,10 +67,15 @@ class JobMaker:
             try:
                 if service is None or service.plugin is None:
                     raise PluginError(service.problem if service else "its AE title is not configured any more")
-                planned.append((group, service.plugin, service.plugin.plan(group.key, Members(group))))
+                plans = service.plugin.plan(group, Members(group))
             except PluginError as error:
                 self._log.error("group_not_closed", group=group.group_id, ae_title=group.ae_title, reason=str(error))
-                failed(group, pause)
+                failed(group, max(pause, error.pause_seconds))
+            else:
+                if plans is None:
+                    waits(group)
+                else:
+                    planned.append((group, service.plugin, plans))
         jobs: list[tuple[object, ...]] = []
         if planned:
             killpoints.reach("processor.jobs-planned")
@@ -100,53 +112,6 @@ class JobMaker:
             group.instances,
             now.wall_ns,
         )
-
-
-class Members(Sequence[DescribedInstance]):
-    """The Grouped instances of a group, read from the ledger when a job processor looks at them.
-
-    Args:
-        group: the group.
-    """
-
-    def __init__(self, group: OpenGroup) -> None:
-        self._group = group
-        self._read: list[DescribedInstance] | None = None
-
-    def __len__(self) -> int:
-        return self._group.instances
-
-    @overload
-    def __getitem__(self, index: int) -> DescribedInstance: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[DescribedInstance]: ...
-    def __getitem__(self, index: int | slice) -> DescribedInstance | Sequence[DescribedInstance]:
-        if self._read is None:
-            self._read = list(self._all())
-        return self._read[index]
-
-    def _all(self) -> Iterator[DescribedInstance]:
-        query = Instance.select().where(
-            (Instance.group_id == self._group.group_id) & (Instance.state == InstanceState.GROUPED)
-        )
-        for rows in pages(query.namedtuples(), Instance.identifier):
-            for row in rows:
-                yield DescribedInstance(
-                    identifier=row.identifier,
-                    stored=Moment(row.stored_wall_ns, row.stored_boot_ns, row.boot),
-                    size=row.size,
-                    dataset_offset=row.dataset_offset,
-                    called_ae_title=row.called_ae_title,
-                    calling_ae_title=row.calling_ae_title,
-                    host=row.host,
-                    sop_class_uid=row.sop_class_uid,
-                    sop_instance_uid=row.sop_instance_uid,
-                    transfer_syntax_uid=row.transfer_syntax_uid,
-                    study_uid=row.study_uid,
-                    series_uid=row.series_uid,
-                    patient_id=row.patient_id,
-                    attributes=row.attributes,
-                )
 
 
 class Announcer:
@@ -195,6 +160,3 @@ class Announcer:
 
 def _taken(names: Sequence[str]) -> Collection[str]:
     return {row[0] for row in tuples(Job.select(Job.name).where(Job.name.in_(names)))}
-
-
-_UNUSABLE_SECONDS = 5.0

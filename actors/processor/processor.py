@@ -9,7 +9,8 @@ from actors.processor.asking import Asker
 from actors.processor.associations import Associations
 from actors.processor.closing import Closer
 from actors.processor.comparison import Comparer
-from actors.processor.groups import OpenGroups
+from actors.processor.foreign import Surroundings
+from actors.processor.groups import OpenGroup, OpenGroups
 from actors.processor.history import History
 from actors.processor.intake import Intake
 from actors.processor.jobs import Announcer, JobMaker
@@ -43,10 +44,18 @@ class Processor(Actor):
 
     def start(self) -> None:
         """Open the ledger, and know again what was known before."""
-        self._ledger = ledger = Ledger(self.settings.database, busy_seconds=_BUSY_SECONDS)
+        self._ledger = ledger = Ledger(self.settings.database, busy_seconds=_BUSY_SECONDS, waiting=self.wait_for_ledger)
         self._availability = Availability(ledger, self.log)
         spool = Spool(self.settings.storage.temporary)
-        self._registry = registry = Registry(self.log)
+        self._registry = registry = Registry(
+            self.log,
+            Surroundings(
+                loop=self,
+                log=self.log,
+                loaded=self._job_processor_loaded,
+                planned=self._jobs_planned,
+            ),
+        )
         self._groups = groups = OpenGroups(self.settings.dicom.scp.repeat_seconds)
         self._shards = shards = OpenShards(spool, _on_record)
         self._associations = associations = Associations(spool)
@@ -128,19 +137,23 @@ class Processor(Actor):
         self.finish()
 
     def stop(self) -> None:
-        """Let go of the ledger."""
+        """Let go of the ledger, and of the job processors of other packages."""
+        self._registry.close()
         self._comparer.stop()
         self._ledger.close()
 
     def busy_with(self) -> str:
         """What there is to do."""
-        return f"{len(self._groups)} open groups, {self._closer.held} of them past their deadline"
+        told = f"{len(self._groups)} open groups, {self._closer.held} of them past their deadline"
+        waiting = self._registry.waiting
+        return f"{told}; {waiting} instances wait for their job processors" if waiting else told
 
     def _load(self) -> None:
         """Make memory what the ledger and the spool say."""
         self._registry.refresh()
         self._sweep.load_sealed()
         self._groups.load(clock.now())
+        self._registry.prepare({group.ae_title for group in self._groups})
         self._closer.forget()
         self._closer.timeouts_changed()
         self._shards.forget()
@@ -182,7 +195,7 @@ class Processor(Actor):
         try:
             if self._availability.doubtful:
                 self._load()
-                self._availability.recovered()
+                self._availability.reloaded()
             look = self._groups.next_look()
             if look is not None and look <= clock.now().boot_ns / NANOSECONDS:
                 for _ in range(_BATCHES_BEFORE_CLOSING):
@@ -202,22 +215,35 @@ class Processor(Actor):
         if outcome is None:
             return False
         self._asker.answered(outcome.recorded)
+        self._asker.answered(description.instance.identifier for description, _ in outcome.unkeyed)
         self._asker.want(outcome.ask)
         self._asker.refill()
         if outcome.recorded:
+            self._availability.committed()
             self._closer.look_again(clock.now())
         return True
 
     def _close(self) -> None:
         now = clock.now()
         closed, job_ids = self._jobs.close(
-            self._closer.closable(now), now, lambda group, seconds: self._closer.postpone(group, now, seconds)
+            self._closer.closable(now),
+            now,
+            failed=lambda group, seconds: self._closer.postpone(group, now, seconds),
+            waits=lambda group: self._closer.await_plan(group, now),
         )
         for group in closed:
+            self._availability.committed()
             self._closer.closed(group)
         self._announcer.announce(job_ids)
         if job_ids:
             killpoints.reach("processor.jobs-announced")
+
+    def _job_processor_loaded(self, ae_title: str) -> None:
+        """Its timeout is known now."""
+        self._closer.timeouts_changed(ae_title)
+
+    def _jobs_planned(self, group: OpenGroup) -> None:
+        self._closer.planned(group, clock.now())
 
     def _begin_sweep(self) -> None:
         if self._sweep_steps is None and not self._availability.doubtful:

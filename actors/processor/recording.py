@@ -12,7 +12,7 @@ from actors.processor.associations import Associations
 from actors.processor.comparison import Comparer
 from actors.processor.groups import Key, OpenGroup, OpenGroups
 from actors.processor.placing import Entry, Held, Placer
-from actors.processor.plugin import PluginError
+from actors.processor.plugin import Answer, Plugin, PluginError
 from actors.processor.registry import Registry, Service
 from protocol import killpoints
 from protocol.clock import Moment
@@ -24,10 +24,17 @@ from protocol.states import InstanceState
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Description:
-    """What an extractor told of one instance; `lenient` when a person released it."""
+    """What an extractor told of one instance.
+
+    Args:
+        instance: what it told.
+        lenient: a person released the instance.
+        answer: what a job processor that thinks elsewhere said of it.
+    """
 
     instance: DescribedInstance
     lenient: bool = False
+    answer: Answer | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -38,6 +45,7 @@ class Outcome:
         recorded: identifiers that are on record now.
         ask: what must be described again, since an element that is needed was not read.
         deferred: what must come again when it was compared with what is held.
+        unkeyed: what must come again when its job processor was asked for its key.
         quarantined: instances with their reasons.
         gone: how many have no file any more.
     """
@@ -45,6 +53,7 @@ class Outcome:
     recorded: list[str] = dataclasses.field(default_factory=list)
     ask: list[StoredInstance] = dataclasses.field(default_factory=list)
     deferred: list[tuple[Description, Held]] = dataclasses.field(default_factory=list)
+    unkeyed: list[tuple[Description, Plugin]] = dataclasses.field(default_factory=list)
     quarantined: list[tuple[DescribedInstance, str]] = dataclasses.field(default_factory=list)
     gone: int = 0
 
@@ -98,8 +107,10 @@ class Recorder:
             self._commit(entries, placer.changed, placer.superseded)
             killpoints.reach("processor.instances-recorded")
             self._remember(entries, placer.changed, outcome)
+        answers = {each.instance.identifier: each.answer for each in batch} if placer.comparisons else {}
         outcome.deferred = [
-            (Description(entry.instance, entry.before is not None), held) for entry, held in placer.comparisons
+            (Description(entry.instance, entry.before is not None, answers[entry.instance.identifier]), held)
+            for entry, held in placer.comparisons
         ]
         return outcome
 
@@ -118,9 +129,11 @@ class Recorder:
                 outcome.gone += 1
             else:
                 try:
-                    service, key = self._key(instance, lenient=description.lenient)
+                    service, key = self._key(instance, description)
                 except _NotReadError:
                     outcome.ask.append(StoredInstance(instance.identifier, instance.stored))
+                except _NotAskedError as error:
+                    outcome.unkeyed.append((description, error.plugin))
                 except (PluginError, _CannotGroupError) as error:
                     entry.reason = str(error)
                     entries.append(entry)
@@ -133,11 +146,12 @@ class Recorder:
         query = Instance.select(Instance.identifier, Instance.state).where(Instance.identifier.in_(identifiers))
         return {identifier: InstanceState(state) for identifier, state in tuples(query)} if identifiers else {}
 
-    def _key(self, instance: DescribedInstance, *, lenient: bool) -> tuple[Service, str]:
+    def _key(self, instance: DescribedInstance, description: Description) -> tuple[Service, str]:
         """The service and the group key of an instance.
 
         Raises:
             _NotReadError: an element that decides about it was not read.
+            _NotAskedError: its job processor must be asked first.
             _CannotGroupError, PluginError: it has no group; the text is the reason.
         """
         if instance.problem:
@@ -145,13 +159,18 @@ class Recorder:
         service = self._registry.service(instance.called_ae_title)
         if service is None:
             raise _CannotGroupError("its called AE title is not configured: create it, and release the instance")
-        if service.plugin is None:
+        plugin = service.plugin
+        if plugin is None:
             raise _CannotGroupError(service.problem)
-        tags = service.plugin.tags
-        if not lenient and any(tag not in instance.attributes for tag in tags):
+        tags = plugin.tags
+        if tags is None:
+            raise _NotAskedError(plugin)
+        if not description.lenient and any(tag not in instance.attributes for tag in tags):
             raise _NotReadError
-        key = service.plugin.group_key(instance)
-        if not key and lenient:
+        key = plugin.group_key(instance, description.answer)
+        if key is None:
+            raise _NotAskedError(plugin)
+        if not key and description.lenient:
             key = instance.sop_instance_uid or instance.identifier
         if not key:
             elements = ", ".join(f"{tag[:4]},{tag[4:]}" for tag in tags)
@@ -195,6 +214,14 @@ class _CannotGroupError(Exception):
 
 class _NotReadError(Exception):
     """An element that the job processor needs was not read."""
+
+
+class _NotAskedError(Exception):
+    """A job processor that thinks elsewhere has not said what it groups an instance by."""
+
+    def __init__(self, plugin: Plugin) -> None:
+        super().__init__()
+        self.plugin = plugin
 
 
 _LONGEST_KEY = 256

@@ -1,8 +1,12 @@
 """AE titles as the ledger has them, each with its job processor: what decides about an instance's group."""
 
 import dataclasses
+from collections.abc import Iterable
 
-from actors.processor.plugin import Plugin, PluginError
+from actors.processor.foreign import ForeignPlugin, Surroundings
+from actors.processor.plugin import OwnPlugin, Plugin
+from protocol.errors import AdapterError
+from protocol.job_processors import find, is_own
 from protocol.ledger import AeTitle
 from protocol.logs import EventLogger
 
@@ -46,10 +50,12 @@ class Registry:
 
     Args:
         log: where a job processor that cannot be used is told.
+        around: what job processors of other packages need.
     """
 
-    def __init__(self, log: EventLogger) -> None:
+    def __init__(self, log: EventLogger, around: Surroundings) -> None:
         self._log = log
+        self._around = around
         self._services: dict[str, Service] = {}
 
     def refresh(self) -> None:
@@ -61,11 +67,39 @@ class Registry:
         rows = list(AeTitle.select().order_by(AeTitle.updated_ns))
         # Of several rows with one AE title the living one serves, else the one that was changed last.
         rows.sort(key=lambda row: row.deleted_ns is None)
+        before = self._services
         self._services = {row.ae_title: self._service(row) for row in rows}
+        used = {id(service.plugin) for service in self._services.values()}
+        for service in before.values():
+            if service.plugin is not None and id(service.plugin) not in used:
+                service.plugin.close()
 
     def service(self, ae_title: str) -> Service | None:
         """The service of an AE title; None when it is not configured."""
         return self._services.get(ae_title)
+
+    @property
+    def full(self) -> set[str]:
+        """AE titles of which so many instances wait for the job processor that no more should be described."""
+        return {title for title, service in self._services.items() if service.plugin and service.plugin.full}
+
+    @property
+    def waiting(self) -> int:
+        """How many instances wait for job processors."""
+        return sum(service.plugin.waiting for service in self._services.values() if service.plugin is not None)
+
+    def prepare(self, ae_titles: Iterable[str]) -> None:
+        """The job processors of some AE titles will be needed soon."""
+        for ae_title in ae_titles:
+            service = self._services.get(ae_title)
+            if service is not None and service.plugin is not None:
+                service.plugin.prepare()
+
+    def close(self) -> None:
+        """End what job processors run in."""
+        for service in self._services.values():
+            if service.plugin is not None:
+                service.plugin.close()
 
     def _service(self, row: AeTitle) -> Service:
         known = self._services.get(row.ae_title)
@@ -83,7 +117,10 @@ class Registry:
         )
 
     def _load(self, row: AeTitle) -> tuple[Plugin | None, str]:
+        name, settings = row.processor, row.processor_settings
         try:
-            return Plugin(row.processor, row.ae_title, row.processor_settings), ""
-        except PluginError as error:
+            if is_own(find(name)):
+                return OwnPlugin(name, row.ae_title, settings), ""
+            return ForeignPlugin(name, row.ae_title, settings, self._around), ""
+        except AdapterError as error:
             return None, str(error)

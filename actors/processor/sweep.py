@@ -13,6 +13,7 @@ from actors.processor.intake import Intake
 from actors.processor.jobs import Announcer
 from actors.processor.registry import Registry
 from actors.processor.shards import Listing, OpenShards
+from protocol import killpoints
 from protocol.clock import Moment
 from protocol.ledger import PAGE_ROWS, Ledger, SealedShard, tuples
 from protocol.messages import DescribedInstance, StoredInstance
@@ -100,9 +101,12 @@ class Sweep:
         """Find what has been on disk long enough to have come by itself."""
         self._asker.retain(listing.missing)
         young = time.time_ns() - _OLD_ENOUGH_NS
+        full = self._registry.full
         wanted: list[StoredInstance] = []
         for identifier in sorted(listing.missing):
             if self._asker.knows(identifier) or self._intake.has(identifier):
+                continue
+            if full and self._associations.ae_title(identifier) in full:
                 continue
             with contextlib.suppress(FileNotFoundError):
                 mtime_ns = os.stat(self._spool.instance_path(identifier)).st_mtime_ns
@@ -132,6 +136,7 @@ class Sweep:
                 SealedShard.insert_many(
                     [(name, time.time_ns()) for name in names], fields=[SealedShard.shard, SealedShard.sealed_ns]
                 ).on_conflict_ignore().execute()
+            killpoints.reach("processor.shards-sealed")
             self._shards.seal(names)
         gone = self._shards.sealed - set(os.listdir(self._spool.instances))
         self._delete(gone)

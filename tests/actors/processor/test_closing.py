@@ -6,12 +6,14 @@ import pytest
 
 from actors.processor.associations import Associations
 from actors.processor.closing import LONGEST_TRANSIT_SECONDS, Closer, Step, next_step
+from actors.processor.foreign import Surroundings
 from actors.processor.groups import OpenGroup, OpenGroups, boot_seconds
 from actors.processor.registry import Registry
 from actors.processor.shards import Listing, OpenShards
 from protocol.clock import NANOSECONDS, Moment
 from protocol.logs import EventLogger
 from protocol.spool import Spool
+from tests.actors.processor.loop import Loop
 
 TIMEOUT = 5.0  # of an AE title that is not configured
 
@@ -48,7 +50,7 @@ class Situation:
             groups=self.groups,
             shards=self.shards,
             associations=self.associations,
-            registry=Registry(log),
+            registry=Registry(log, Surroundings(Loop(), log, loaded=lambda _: None, planned=lambda _: None)),
             log=log,
         )
         self.group = self.open("AE", 1)

@@ -13,13 +13,15 @@ from protocol.clock import now
 from protocol.ledger import AeTitle, Group, Instance, Job, Ledger, Submission, tuples
 from protocol.messages import DescribedInstance, DescribeInstances, InstancesDescribed, JobsCreated, StoredInstance
 from protocol.spool import Part, ShardWriter, new_association_id, sync_file
+from tests import plug_ins
 from tests.actors.launcher import PATIENCE_SECONDS, Launcher, RunningActor, wait_until
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_VR = "1.2.840.10008.1.2.1"
 STUDY, PATIENT = "0020000D", "00100020"
 
-# The built-in processor waits at least five seconds, which tests do not have.
+# The built-in processor waits at least five seconds, which tests do not have. This one is another package's, and so it
+# runs in a process of its own.
 _QUICK = """
 from pathlib import Path
 
@@ -35,7 +37,14 @@ class Quick(AeTitleJobProcessor):
 
     @classmethod
     def validate(cls, settings):
-        return AeTitleJobProcessor.validate({k: v for k, v in settings.items() if k not in ("seconds", "fails")})
+        return AeTitleJobProcessor.validate(
+            {k: v for k, v in settings.items() if k not in ("seconds", "fails", "loops")}
+        )
+
+    def group_key(self, instance):
+        while Path(self.settings.get("loops", "/nonexistent")).exists():
+            pass
+        return super().group_key(instance)
 
     def plan(self, group_key, instances):
         if Path(self.settings.get("fails", "/nonexistent")).exists():
@@ -43,16 +52,6 @@ class Quick(AeTitleJobProcessor):
         assert len(list(instances)) == len(instances)
         return super().plan(group_key, instances)
 """
-
-
-def install_quick_processor(directory: Path) -> dict[str, str]:
-    """Make a plug-in package; returns the environment in which it is installed."""
-    information = directory / "quick_processors-1.0.dist-info"
-    information.mkdir(parents=True)
-    (directory / "quick_processors.py").write_text(_QUICK)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: quick-processors\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text("[dicom_adapter.job_processors]\nquick = quick_processors:Quick\n")
-    return {"PYTHONPATH": str(directory)}
 
 
 def element(group: int, number: int, vr: str, text: str) -> bytes:
@@ -96,7 +95,7 @@ class Association:
         return self._world.writer.open_part(self.name, self.position)
 
     def store(
-        self, study: str, sop: str = "", *, patient: str = "PAT", data: bytes = b"", part: Part | None = None
+        self, study: str, sop: str = "", *, patient: str = "PAT-1", data: bytes = b"", part: Part | None = None
     ) -> DescribedInstance:
         """Store an object as a receiver does; returns what an extractor would say of it."""
         sop = sop or f"{study}.{self.name}.{self.position + 1}"
@@ -134,7 +133,7 @@ class World:
     """
 
     def __init__(self, directory: Path, *sets: str) -> None:
-        environment = install_quick_processor(directory / "plugins")
+        environment = plug_ins.install(directory / "quick_processors", _QUICK, quick="Quick")
         self.sets = ("DicomAdapter.dicom.scp.receivers=1", *sets)
         self.launcher = Launcher(directory, *self.sets, environment=environment)
         self.spool = self.launcher.spool
@@ -260,3 +259,9 @@ class World:
     def groups(self) -> list[dict[str, Any]]:
         """All groups as dictionaries."""
         return list(Group.select().order_by(Group.group_id).dicts())
+
+
+def let_pass(seconds: float) -> None:
+    """Let time pass in which something must not happen."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end, "time passes")
