@@ -8,6 +8,11 @@ import msgspec
 
 from protocol.errors import RefusedError
 
+_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_KILL, _CAP_SETGID, _CAP_SETUID = 0, 1, 5, 6, 7
+_NEEDED_CAPABILITIES = sum(
+    1 << number for number in (_CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_KILL, _CAP_SETGID, _CAP_SETUID)
+)
+
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """A user that pipelines run as.
@@ -50,10 +55,10 @@ def account_of(user: str) -> Account:
                 f"there is no user {user}: create it, or register the pipeline with another one"
             ) from None
         return Account(name=str(own), uid=-1, gid=os.getegid(), groups=(), home="/")
-    if own not in (entry.pw_uid, 0):
+    if own != entry.pw_uid and not _may_switch():
         raise RefusedError(
-            f"the service may not run a pipeline as user {user}: let it run as root, "
-            "or register the pipeline without a user"
+            f"the service may not run a pipeline as user {user}: give it the capabilities that "
+            "systemd/dicom-adapter.service.d/gpu-pipelines.conf.example names, or register the pipeline without a user"
         )
     return Account(
         name=entry.pw_name,
@@ -62,6 +67,13 @@ def account_of(user: str) -> Account:
         groups=tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)),
         home=entry.pw_dir,
     )
+
+
+def _may_switch() -> bool:
+    """Whether this process may become another user, and take care of what that one leaves (capabilities(7))."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    effective = int(status.partition("\nCapEff:")[2].split(maxsplit=1)[0], 16)
+    return effective & _NEEDED_CAPABILITIES == _NEEDED_CAPABILITIES
 
 
 def check_reach(account: Account, directory: Path) -> None:

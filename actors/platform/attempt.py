@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,9 +31,9 @@ from actors.platform.usage import own_bytes
 from protocol.spool import DIRECTORY_MODE
 
 _SHIM = Path(__file__).with_name("shim.py")
-_SEARCHABLE = DIRECTORY_MODE | 0o001
 _SHOWN_BYTES = 4096
 _RESULT_BYTES = 4096
+_ROOM_FOR_PID = b" " * 16
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -133,7 +134,7 @@ class Attempt:
         self.directory.mkdir(mode=DIRECTORY_MODE, parents=True)
         if account.other:
             for above in (self.home.parent.parent, self.home.parent, self.home, self.home / "runs", self.directory):
-                above.chmod(_SEARCHABLE)
+                above.chmod(stat.S_IMODE(above.stat().st_mode) | stat.S_IXOTH)
             check_reach(account, self.input)
         copied = inputs.make(self.home / "payload", self.input, account)
         for directory in (self.output, self._tmp):
@@ -159,6 +160,7 @@ class Attempt:
         lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(lock, _ROOM_FOR_PID, 0)  # blank until the shim says who it is
             arguments = [
                 *(str(self.directory), str(alive), str(lock)),
                 *(str(limits.run_seconds), str(limits.grace_seconds), str(limits.stop_seconds)),
@@ -174,6 +176,10 @@ class Attempt:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        except OSError:
+            # No shim was started, so none was lost.
+            self._lock.unlink()
+            raise
         finally:
             os.close(lock)
         return Shim(os.pidfd_open(process.pid), process)
@@ -214,8 +220,8 @@ class Attempt:
         return None
 
     def was_lost(self) -> bool:
-        """Whether its command was started and its shim died without a result."""
-        return self._lock.exists() and self._lock.stat().st_size > 0 and not self._result.exists()
+        """Whether its shim was started and died without a result."""
+        return self._lock.exists() and not self._result.exists()
 
     def shown_output(self) -> str:
         """The end of what the command said; it may hold patient data."""

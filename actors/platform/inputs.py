@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from actors.platform.accounts import Account
-from protocol.spool import FILE_MODE, walk_files
+from protocol.spool import FILE_MODE, floor_bytes, walk_files
 
 _FICLONE = 0x40049409
 _NO_REFLINKS = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
@@ -83,10 +83,25 @@ def _copy_all(files: list[tuple[Path, Path]]) -> int:
     """Copy files, some at once; the first failure is raised after all have stopped. Returns the bytes copied."""
     reflinks = bool(files) and _reflink(files[0])
     files = files[1:] if reflinks else files
+    if not reflinks:
+        _check_room(files)
     with ThreadPoolExecutor(_COPIES_AT_ONCE, thread_name_prefix="copy") as pool:
         shares = [files[start::_COPIES_AT_ONCE] for start in range(_COPIES_AT_ONCE)]
         copying = [pool.submit(_copy_some, share, reflinks=reflinks) for share in shares if share]
         return sum(share.result() for share in copying)
+
+
+def _check_room(files: list[tuple[Path, Path]]) -> None:
+    """See that copies fit with something to spare: the last of the space belongs to what frees some.
+
+    Raises:
+        OSError: they do not.
+    """
+    if files:
+        status = os.statvfs(files[0][1].parent)
+        free = status.f_bavail * status.f_frsize - floor_bytes(status.f_blocks * status.f_frsize)
+        if sum(path.stat().st_size for path, _ in files) > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _copy_some(files: list[tuple[Path, Path]], *, reflinks: bool) -> int:

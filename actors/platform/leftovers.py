@@ -2,16 +2,20 @@
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import stat
+import time
 from pathlib import Path
 
 from protocol.spool import sync_directory
 
+_DYING_SECONDS = 5.0
+
 
 def end_processes(output: Path) -> int:
-    """Kill what runs on after its shim was killed; returns how many processes that were.
+    """Kill what runs on after its shim was killed, and wait for its end; returns how many processes that were.
 
     They are known by the output directory in their environment, which every descendant of a command inherits.
 
@@ -20,18 +24,36 @@ def end_processes(output: Path) -> int:
     """
     mark = f"OUTPUT_DIR={output}".encode()
     ended = 0
+    deadline = time.monotonic() + _DYING_SECONDS
+    # One may have started another since it was looked at.
+    while (killed := _kill_marked(mark)) and time.monotonic() < deadline:
+        ended += len(killed)
+        with contextlib.ExitStack() as stack:
+            for fd in killed:
+                stack.callback(os.close, fd)
+            for fd in killed:
+                dying = select.poll()  # select() knows descriptors below 1024 only
+                dying.register(fd, select.POLLIN)
+                dying.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    return ended
+
+
+def _kill_marked(mark: bytes) -> list[int]:
+    """Kill the processes that have this in their environment; returns their pidfds."""
+    killed = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         with contextlib.suppress(OSError):
             fd = os.pidfd_open(int(entry))
             try:
+                # The descriptor first: what is read next then belongs to that process, or to none.
                 if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
-                    ended += 1
+                    killed.append(os.dup(fd))
             finally:
                 os.close(fd)
-    return ended
+    return killed
 
 
 def remove_tree(directory: Path) -> None:
@@ -40,10 +62,12 @@ def remove_tree(directory: Path) -> None:
     Raises:
         OSError: something could not be deleted.
     """
-    if os.geteuid() != 0:
-        _make_writable(directory)
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(directory)
+        try:
+            shutil.rmtree(directory)
+        except PermissionError:
+            _make_writable(directory)
+            shutil.rmtree(directory)
 
 
 def sync_tree(directory: Path) -> None:

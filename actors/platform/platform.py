@@ -21,7 +21,7 @@ from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
 from actors.platform.usage import Usage
 from actors.platform.verdict import Verdict, conclude
-from protocol import messages
+from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.errors import RefusedError
 from protocol.ledger import Ledger, Pipeline, Run
@@ -29,11 +29,11 @@ from protocol.priority import queue_rank
 from protocol.spool import Spool
 from protocol.states import RunState, is_final
 
+_BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
 _GRACE_SECONDS = 5.0
 _STOP_SHARE = 0.2  # of the time that the gateway's stop may take, for a pipeline to end by itself
 _WORKERS = 4
-_AGAIN_SECONDS = 30.0
-_ATTACH_AGAIN_SECONDS = 0.05
+_AGAIN_SECONDS, _ATTACH_AGAIN_SECONDS = 30.0, 0.05
 _OUT_OF = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 _LOOK_SECONDS = 2.0
 _LOOK_SHARE = 0.05  # of the time may go into looking at what pipelines have written
@@ -48,17 +48,18 @@ def _repeatable(
 
     @functools.wraps(handle)
     def handled(platform: "Platform", command: _Command) -> messages.Message:
+        away = messages.Refused(reason="the platform's ledger does not answer now: try again", transient=True)
+        if platform.availability.paused:
+            return away  # each try may take as long as the ledger's patience
         try:
-            answer = handle(platform, command)
+            return handle(platform, command)
         except LEDGER_AWAY as error:
             platform.availability.failed(error)
-            return messages.Refused(reason=f"the platform's ledger does not answer now ({error})", transient=True)
+            return away
         except OSError as error:
             if error.errno not in _OUT_OF:
                 raise
             return messages.Refused(reason=f"the platform has no room now ({error.strerror})", transient=True)
-        platform.availability.recovered()
-        return answer
 
     return handled
 
@@ -81,14 +82,15 @@ class Platform(Actor):
     """Runs pipelines."""
 
     kind = "platform"
+    needs_capabilities = True  # to run pipelines as other users
 
     def start(self) -> None:
         """Go on where the last process was."""
-        self._ledger = Ledger(self.settings.database)
+        self._ledger = Ledger(self.settings.database, busy_seconds=_BUSY_SECONDS, waiting=self.wait_for_ledger)
         self.availability = Availability(self._ledger, self.log)
         spool = Spool(self.settings.storage.temporary)
         spool.create()
-        self._runs = Runs(self._ledger, spool)
+        self._runs = Runs(self._ledger, self.availability, spool)
         self._usage = Usage(self.board.set_platform_bytes, self._runs.kept_bytes())
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="run")
         self._input_maker = Inputs()
@@ -163,6 +165,7 @@ class Platform(Actor):
         if state is not RunState.CREATED:
             return messages.Done()
         self._runs.move(run, RunState.PENDING)
+        killpoints.reach("platform.run-queued")
         self._enqueue(run)
         return messages.Done(affected=1)
 
@@ -204,7 +207,6 @@ class Platform(Actor):
                 self.availability.failed(error)
                 self.at(self.availability.retry_at, lambda: None)  # the turn after it tries again
                 return
-            self.availability.recovered()
             heapq.heappop(self._waiting)
 
     @property
@@ -215,6 +217,7 @@ class Platform(Actor):
         pipeline: Pipeline | None = Pipeline.get_or_none(Pipeline.pipeline_id == run.pipeline_id)
         run.tries += 1
         self._runs.move(run, RunState.RUNNING, tries=run.tries, started_ns=time.time_ns())
+        killpoints.reach("platform.run-begun")
         active = self._active[run.run_id] = ActiveRun(run, self._runs.attempt(run))
         if pipeline is None:
             self._conclude(active, f"the pipeline {run.pipeline_id} is not registered any more: register it again")
@@ -224,12 +227,12 @@ class Platform(Actor):
     def _surely(self, work: Callable[[], None]) -> None:
         """Do something that begins with a commit: again and again, while the ledger does not answer."""
         try:
-            work()
+            if not self.availability.paused:
+                work()
+                return
         except LEDGER_AWAY as error:
             self.availability.failed(error)
-            self.at(self.availability.retry_at, lambda: self._surely(work))
-        else:
-            self.availability.recovered()
+        self.at(self.availability.retry_at, lambda: self._surely(work))
 
     # In a thread.
 
@@ -239,11 +242,13 @@ class Platform(Actor):
         try:
             account = account_of(pipeline.user)
             copied = active.attempt.prepare(self._input_maker, account)
+            killpoints.reach("platform.input-made")
             self.post(lambda: self._usage.copied(active.row.run_id, copied))
             if self.gateway_stops:
                 self.post(lambda: self._conclude(active))
                 return
             shim = active.attempt.launch(pipeline.command, active.row.job_id, account, limits, self.birth.alive)
+            killpoints.reach("platform.shim-started")
         except RefusedError as error:
             reason = str(error)
             self.post(lambda: self._conclude(active, reason))
@@ -274,13 +279,8 @@ class Platform(Actor):
     # A run's life, in the main loop.
 
     def _launched(self, active: ActiveRun, shim: Shim) -> None:
-        self.log.info(
-            "run_started",
-            job=active.row.name,
-            job_id=active.row.job_id,
-            pipeline_id=active.row.pipeline_id,
-            attempt=active.row.tries,
-        )
+        row = active.row
+        self.log.info("run_started", job=row.name, job_id=row.job_id, pipeline_id=row.pipeline_id, attempt=row.tries)
         self._watch_shim(active, shim)
 
     def _watch_shim(self, active: ActiveRun, shim: Shim) -> None:
@@ -291,6 +291,7 @@ class Platform(Actor):
         self._finish_if_drained()
 
     def _shim_ended(self, active: ActiveRun, shim: Shim) -> None:
+        killpoints.reach("platform.shim-ended")
         self.unwatch(shim.pidfd)
         shim.close()
         active.shim = None
@@ -329,6 +330,7 @@ class Platform(Actor):
         """Commit what became of a try; everything else of it has been seen to."""
         row = active.row
         self._runs.move(row, verdict.state, **verdict.columns())
+        killpoints.reach("platform.run-ended")
         del self._active[row.run_id]
         self._usage.ended(row.run_id, verdict.kept_bytes)
         write = self.log.info if verdict.state is not RunState.FAILED else self.log.warning
@@ -379,13 +381,14 @@ class Platform(Actor):
     def _look_at_written(self) -> None:
         """Look at the output of runs that go on, in a thread, and again after a pause."""
         going_on = {active.row.run_id: active.attempt for active in self._active.values() if active.shim is not None}
-        self._in_thread(lambda: self._measure_written(going_on))
 
-    def _measure_written(self, going_on: dict[str, Attempt]) -> None:
-        began = time.monotonic()
-        written = {run_id: attempt.written_bytes() for run_id, attempt in going_on.items()}
-        pause = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
-        self.post(lambda: self._note_written(written, pause))
+        def look() -> None:
+            began = time.monotonic()
+            written = {run_id: attempt.written_bytes() for run_id, attempt in going_on.items()}
+            pause = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
+            self.post(lambda: self._note_written(written, pause))
+
+        self._in_thread(look)
 
     def _note_written(self, written: dict[str, int], pause: float) -> None:
         for run_id, count in written.items():

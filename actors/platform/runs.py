@@ -1,5 +1,6 @@
 """The rows of runs, and where each one's directory is. This actor owns both."""
 
+import contextlib
 import os
 import time
 import uuid
@@ -9,9 +10,10 @@ from typing import Any
 
 from actors.platform.attempt import Attempt
 from actors.platform.leftovers import remove_tree
-from protocol import messages
+from protocol import killpoints, messages
+from protocol.availability import Availability
 from protocol.errors import RefusedError
-from protocol.ledger import Ledger, Run, pages
+from protocol.ledger import PAGE_ROWS, Ledger, Run, pages, tuples
 from protocol.spool import DIRECTORY_MODE, Spool, sync_directory
 from protocol.states import RunState, advance
 
@@ -24,11 +26,13 @@ class Runs:
 
     Args:
         ledger: the ledger.
+        availability: told of every commit.
         spool: where payloads are.
     """
 
-    def __init__(self, ledger: Ledger, spool: Spool) -> None:
+    def __init__(self, ledger: Ledger, availability: Availability, spool: Spool) -> None:
         self._ledger = ledger
+        self._availability = availability
         self._spool = spool
 
     def of_job(self, job_id: str) -> Run | None:
@@ -63,7 +67,8 @@ class Runs:
         for directory in (self.home(payload_id), self.home(payload_id) / "payload"):
             directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
             sync_directory(directory.parent)
-        with self._ledger.transaction():
+        killpoints.reach("platform.directories-made")
+        with self._commit():
             run: Run = Run.create(
                 run_id=run_id,
                 job_id=command.job_id,
@@ -74,17 +79,18 @@ class Runs:
                 metadata=command.metadata,
                 created_ns=time.time_ns(),
             )
+        killpoints.reach("platform.run-created")
         return run
 
     def add_metadata(self, run: Run, metadata: Mapping[str, str]) -> None:
         """Add to what is known of a run."""
-        with self._ledger.transaction():
+        with self._commit():
             Run.update(metadata={**run.metadata, **metadata}).where(Run.run_id == run.run_id).execute()
 
     def move(self, run: Run, state: RunState, **columns: Any) -> None:
         """Commit a change of state."""
         following = advance(RunState(run.state), state)
-        with self._ledger.transaction():
+        with self._commit():
             Run.update(state=following, **columns).where(Run.run_id == run.run_id).execute()
         run.state = following
 
@@ -115,9 +121,22 @@ class Runs:
         )
 
     def remove_leftovers(self) -> None:
-        """Remove payloads of runs that were over when the last process was killed before it had removed them."""
-        query = Run.select(Run.run_id, Run.payload_id).where(Run.state.in_(_UNFINISHED))
-        unfinished = {run.payload_id for page in pages(query.namedtuples(), Run.run_id) for run in page}
-        for home in self._spool.platform.iterdir():
-            if home.name not in unfinished and (home / "payload").exists():
-                remove_tree(home / "payload")
+        """Remove payloads of runs that were over when the last process was killed before it had removed them.
+
+        A payload without a row stays: it may come on record, or the ledger was lost. The guardian sees to those.
+        """
+        names = os.listdir(self._spool.platform)
+        for start in range(0, len(names), PAGE_ROWS):
+            query = Run.select(Run.payload_id).where(
+                Run.payload_id.in_(names[start : start + PAGE_ROWS]) & Run.state.not_in(_UNFINISHED)
+            )
+            for (payload_id,) in tuples(query):
+                payload = self.home(payload_id) / "payload"
+                if payload.exists():
+                    remove_tree(payload)
+
+    @contextlib.contextmanager
+    def _commit(self) -> Iterator[None]:
+        with self._ledger.transaction():
+            yield
+        self._availability.committed()

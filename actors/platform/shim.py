@@ -10,7 +10,8 @@ it will be repeated; SIGUSR1 means: end it for good. LOCK is locked for as long 
 new platform actor knows that the run goes on.
 """
 
-import contextlib
+# ruff: noqa: SIM105 # contextlib, collections and typing would be half of the time to the command
+
 import ctypes
 import errno
 import os
@@ -19,13 +20,13 @@ import select
 import signal
 import sys
 import time
-from collections import deque
-from typing import NoReturn
+import warnings  # noqa: F401 # os.execvpe imports it, when the command's user may not read our library
 
 HEAD_BYTES = TAIL_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
 _UNKILLABLE_SECONDS = 3.0  # after SIGKILL: what waits for a dead disk cannot hold up the gateway's end
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _NICE = 5  # receiving goes first
 _OOM_SCORE = 500  # and when memory is short, pipelines go first
 _OPEN_FILES = 1024
@@ -43,8 +44,7 @@ class Output:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
         self._head_left = HEAD_BYTES
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
+        self._tail = bytearray()
         self._left_out = 0
 
     def add(self, data: bytes) -> None:
@@ -53,28 +53,29 @@ class Output:
             head, data = data[: self._head_left], data[self._head_left :]
             self._head_left -= len(head)
             self._write(head)
-        if not data:
-            return
-        self._tail.append(data)
-        self._tail_bytes += len(data)
-        while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
-            gone = len(self._tail.popleft())
-            self._tail_bytes -= gone
-            self._left_out += gone
+        self._tail += data
+        if len(self._tail) > 2 * TAIL_BYTES:
+            self._trim()
 
     def close(self) -> None:
         """Write the end."""
-        tail = b"".join(self._tail)
-        surplus = max(0, len(tail) - TAIL_BYTES)
-        if self._left_out + surplus:
-            self._write(b"\n[... %d bytes left out ...]\n" % (self._left_out + surplus))
-        self._write(tail[surplus:])
+        self._trim()
+        if self._left_out:
+            self._write(b"\n[... %d bytes left out ...]\n" % self._left_out)
+        self._write(self._tail)
         os.close(self._fd)
 
-    def _write(self, data: bytes) -> None:
+    def _trim(self) -> None:
+        surplus = max(0, len(self._tail) - TAIL_BYTES)
+        self._left_out += surplus
+        del self._tail[:surplus]
+
+    def _write(self, data: bytes | bytearray) -> None:
         """A full disk costs the log, not the run."""
-        with contextlib.suppress(OSError):
+        try:
             os.write(self._fd, data)
+        except OSError:
+            pass
 
 
 class Shim:
@@ -97,6 +98,7 @@ class Shim:
         self._outcome = ""
         self._kill_at = float("inf")
         self._signals: list[int] = []
+        self._output_ended = False
         self._reason = ""
         self._started_ns = 0
 
@@ -150,7 +152,7 @@ class Shim:
             return
         self._limit_at = float("inf")
 
-    def _become_command(self, output: int, failed: int, shim: int) -> NoReturn:
+    def _become_command(self, output: int, failed: int, shim: int) -> None:
         """In the child: take on the command's session, limits and user, and execute it."""
         try:
             os.setsid()
@@ -162,20 +164,25 @@ class Shim:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES, hard), hard))
-            with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-                file.write(str(_OOM_SCORE))
+            try:
+                with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+                    file.write(str(_OOM_SCORE))
+            except OSError:
+                pass  # a sandbox may have it read-only
             os.nice(_NICE)
             os.umask(0o027)
             if self._uid >= 0:
                 os.setgroups(self._groups)
                 os.setgid(self._gid)
                 os.setuid(self._uid)
+            # What the service was given, such as the DICOM port's capability, is not the pipeline's.
+            _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would clear it
             if os.getppid() == shim:
                 os.chdir(os.environ["OUTPUT_DIR"])
                 os.execvpe(self.command[0], self.command, os.environ)  # noqa: S606 # a registered pipeline
-        except OSError as error:
-            os.write(failed, b"%d" % (error.errno or errno.EIO))
+        except Exception as error:
+            os.write(failed, b"%d" % (getattr(error, "errno", None) or errno.EIO))
         finally:
             os._exit(127)
 
@@ -212,8 +219,10 @@ class Shim:
             if fd == self._reading:
                 self._read_output(1)
             elif fd == self._wake:
-                with contextlib.suppress(BlockingIOError):
+                try:
                     os.read(self._wake, 4096)
+                except BlockingIOError:
+                    pass
             elif events:
                 self._poll.unregister(self._alive)
                 self._end("stopped", self._stop_seconds)
@@ -230,8 +239,10 @@ class Shim:
             self._outcome = outcome
         self._kill_at = min(self._kill_at, time.monotonic() + seconds)
         if self._status is None:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 os.killpg(self._child, signal.SIGTERM)
+            except ProcessLookupError:
+                pass
 
     def _read_output(self, most: int = 64) -> None:
         """Read what there is, a bounded number of times, so that a flood never keeps us from the rest."""
@@ -241,8 +252,9 @@ class Shim:
             except BlockingIOError:
                 return
             if not data:
-                with contextlib.suppress(KeyError):
+                if not self._output_ended:
                     self._poll.unregister(self._reading)
+                    self._output_ended = True
                 return
             self._output.add(data)
 
@@ -304,19 +316,25 @@ def _prctl(option: int, value: int) -> None:
 
 def _kill_all(pids: set[int]) -> None:
     for pid in pids:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
 
 
 def _descendants() -> set[int]:
     """Process IDs below this process; ended ones that wait to be reaped are left out."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat", "rb") as file:
                 state, parent = file.read().rpartition(b")")[2].split()[:2]
-                if state not in (b"Z", b"X"):
-                    children.setdefault(int(parent), []).append(int(entry))
+        except OSError:
+            continue  # it has ended meanwhile
+        if state not in (b"Z", b"X"):
+            children.setdefault(int(parent), []).append(int(entry))
     found: set[int] = set()
     waiting = [os.getpid()]
     while waiting:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from actors.platform.attempt import Attempt, Result
+from protocol import killpoints
 from protocol.states import RunState
 
 MOST_LOST_TRIES = 3
@@ -64,10 +65,12 @@ def conclude(attempt: Attempt, refused: str, lost: int) -> Verdict:
     try:
         if verdict.state is RunState.SUCCEEDED:
             attempt.keep_output()
+            killpoints.reach("platform.output-synced")
         if verdict.state is RunState.PENDING:
             attempt.give_up()
         else:
             attempt.clean()
+            killpoints.reach("platform.cleaned")
     except OSError as error:
         problems.append(f"{error.strerror} in {attempt.home}")
     kept = 0 if verdict.state is RunState.PENDING else attempt.kept_bytes()

@@ -8,6 +8,7 @@ from typing import TypeVar
 from actors.actor import Actor
 from actors.submitter.platforms.base import Platform, PlatformState
 from actors.submitter.progress import Progress, with_jobs
+from protocol.availability import LEDGER_AWAY, Availability
 from protocol.errors import AdapterError
 from protocol.ledger import PAGE_ROWS, Ledger, Submission, pages, tuples
 from protocol.states import JobState, RunState
@@ -26,15 +27,22 @@ class Caretaker:
         actor: whose loop it lives in.
         platform: asked in threads.
         ledger: read and written in the loop.
+        availability: of the ledger; what was not done while it did not answer comes up again by itself.
         take_up: lets faulted jobs go on.
     """
 
     def __init__(
-        self, actor: Actor, platform: Platform, ledger: Ledger, take_up: Callable[[list[Progress]], int]
+        self,
+        actor: Actor,
+        platform: Platform,
+        ledger: Ledger,
+        availability: Availability,
+        take_up: Callable[[list[Progress]], int],
     ) -> None:
         self._actor = actor
         self._platform = platform
         self._ledger = ledger
+        self._availability = availability
         self._take_up = take_up
         self._pool = ThreadPoolExecutor(3, thread_name_prefix="chore")
         self._going: set[str] = set()
@@ -54,8 +62,8 @@ class Caretaker:
         for page in pages(query, Submission.job_id):
             self._followed.update((row.job_id, row.platform_state) for row in page)
         self._actor.every(_FOLLOW_SECONDS, self._follow_all)
-        self._actor.every(probe_seconds, self._probe)
-        self._actor.every(_CANCEL_SECONDS, self._cancel_some)
+        self._actor.every(probe_seconds, lambda: self._with_ledger(self._probe))
+        self._actor.every(_CANCEL_SECONDS, lambda: self._with_ledger(self._cancel_some))
 
     def stop(self) -> None:
         """Wait for the threads."""
@@ -113,7 +121,7 @@ class Caretaker:
     def cancel_discarded(self) -> None:
         """Jobs were discarded: free what the platform has of them."""
         self._discarded_waiting = True
-        self._cancel_some()
+        self._with_ledger(self._cancel_some)
 
     def _cancel_some(self) -> None:
         if not self._discarded_waiting:
@@ -137,6 +145,13 @@ class Caretaker:
 
     # Threads.
 
+    def _with_ledger(self, work: Callable[[], None]) -> None:
+        """Do something that comes up again by itself when the ledger does not answer now."""
+        try:
+            work()
+        except LEDGER_AWAY as error:
+            self._availability.failed(error)
+
     def _do(self, chore: str, work: Callable[[], Found], then: Callable[[Found], None]) -> None:
         """Do something in a thread, and then something with its result in the loop; not twice at a time."""
         if chore not in self._going:
@@ -146,7 +161,7 @@ class Caretaker:
     def _work(self, chore: str, work: Callable[[], Found], then: Callable[[Found], None]) -> None:
         try:
             found = work()
-        except AdapterError as error:
+        except (AdapterError, *LEDGER_AWAY) as error:
             self._actor.log.debug("chore_failed", chore=chore, reason=str(error))
             self._actor.post(lambda: self._going.discard(chore))
         except Exception:
@@ -157,4 +172,4 @@ class Caretaker:
 
     def _finish(self, chore: str, found: Found, then: Callable[[Found], None]) -> None:
         self._going.discard(chore)
-        then(found)
+        self._with_ledger(lambda: then(found))

@@ -66,7 +66,7 @@ class Progress:
     def succeed(self, columns: Columns) -> None:
         """The step under way is done."""
         self._advance(UNDER_WAY[self.state].done)
-        self._set(tries=0, next_try_ns=0, last_error="", **columns)
+        self._set(tries=0, next_try_ns=0, last_error="", unreachable=False, **columns)
         self._again = False
 
     def fail(self, error: str, *, unreachable: bool, retry_seconds: float, most_retries: int) -> bool:
@@ -107,11 +107,14 @@ class Progress:
         self._set(uploaded=count)
 
     def save(self) -> None:
-        """Write what changed; the caller commits."""
+        """Write what changed; the caller commits, and calls `saved` when that has succeeded."""
         if self._new:
             self.row.save(force_insert=True)
         elif self._changed:
             Submission.update(**self._changed).where(Submission.job_id == self.job_id).execute()
+
+    def saved(self) -> None:
+        """What `save` wrote is committed."""
         self._new = False
         self._changed = {}
 

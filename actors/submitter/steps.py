@@ -11,6 +11,7 @@ import msgspec
 
 from actors.submitter import metadata, payload
 from actors.submitter.platforms.base import JobRequest, Platform, PlatformJob
+from protocol import killpoints
 from protocol.config import settings
 from protocol.errors import RefusedError
 from protocol.ledger import Job
@@ -81,6 +82,7 @@ def create(around: Surroundings, task: Task) -> Columns:
                 metadata=metadata.of_job(job),
             )
         )
+        killpoints.reach("submitter.created")
     return {
         "platform_job_id": found.platform_job_id,
         "payload_id": found.payload_id,
@@ -98,6 +100,7 @@ def add_metadata(around: Surroundings, task: Task) -> Columns:
         wanted = {name: value for name, value in wanted.items() if name not in known}
     if wanted:
         around.platform.add_metadata(task.platform_job(), wanted)
+        killpoints.reach("submitter.metadata-added")
     return {}
 
 
@@ -111,6 +114,7 @@ def upload(around: Surroundings, task: Task) -> Columns:
         count += len(page)
         if missing:
             around.platform.upload(task.platform_job(), missing)
+    killpoints.reach("submitter.uploaded")
     return {"uploaded": count}
 
 
@@ -118,6 +122,7 @@ def start(around: Surroundings, task: Task) -> Columns:
     """Start the job, unless it was started by a try whose answer was lost."""
     if not (task.again and _found(around, task).started):
         around.platform.start(task.platform_job())
+        killpoints.reach("submitter.started")
     return {"platform_state": around.platform.unfinished_states[0]}
 
 

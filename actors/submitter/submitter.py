@@ -1,12 +1,13 @@
 """Platform submission: job → created → metadata → payload → started. Owner of the submissions.
 
 Steps run in threads; what they bring back is settled in the main loop, all of one turn in one transaction, and each
-change of state is committed before the next step begins.
+change of state is committed before the next step begins. While the ledger does not answer, what has changed waits in
+memory to be saved, and nothing begins.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -20,7 +21,8 @@ from actors.submitter.platforms.embedded import PATIENCE_SECONDS, EmbeddedPlatfo
 from actors.submitter.progress import Progress, with_jobs
 from actors.submitter.scheduler import Scheduler
 from actors.submitter.steps import UNDER_WAY, Columns, Surroundings, Task
-from protocol import messages
+from protocol import killpoints, messages
+from protocol.availability import LEDGER_AWAY, Availability
 from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
@@ -30,6 +32,7 @@ from protocol.spool import Spool
 from protocol.states import JobState
 
 PLACES = 8
+_BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
 _SWEEP_MARGIN_NS = 3600 * NANOSECONDS  # for commits that take long, and clocks that are set back
 _OVER = (JobState.COMPLETED, JobState.FAULTED, JobState.DISCARDED)
 _UNFINISHED = tuple(state for state in JobState if state not in _OVER)
@@ -65,6 +68,8 @@ class Submitter(Actor):
         self._arrived: list[str] = []
         self._results: list[tuple[str, Result]] = []
         self._unsaved: set[Progress] = set()
+        self._begun: list[Task] = []
+        self._told: list[Callable[[], None]] = []
         self._stopping = threading.Event()
         self._swept_ns = 0
 
@@ -75,22 +80,23 @@ class Submitter(Actor):
             ConfigurationError: the configured platform is none that this version knows.
         """
         self._platform = self._open_platform()
-        self._ledger = Ledger(self.settings.database)
+        self._ledger = Ledger(self.settings.database, busy_seconds=_BUSY_SECONDS, waiting=self.wait_for_ledger)
+        self._availability = Availability(self._ledger, self.log)
         self._spool = Spool(self.settings.storage.temporary)
         self._pool = ThreadPoolExecutor(PLACES, thread_name_prefix="step")
-        self._caretaker = Caretaker(self, self._platform, self._ledger, self._take_up)
+        self._caretaker = Caretaker(self, self._platform, self._ledger, self._availability, self._take_up)
         for page in pages(Submission.select().where(Submission.state.in_(_UNFINISHED)), Submission.job_id):
             for progress in with_jobs(page):
                 self._enqueue(progress)
         self._sweep()
-        self.every(self.sweep_seconds, self._sweep)
+        self.every(self.sweep_seconds, self._sweep_if_answered)
         self._caretaker.start(self.probe_seconds)
         self.after_turn()
 
     def after_turn(self) -> None:
         """Settle what came in this turn and begin what is next."""
         may_begin = not self.draining and self._scheduler.has_work(time.monotonic())
-        if self._arrived or self._results or self._unsaved or may_begin:
+        if (self._arrived or self._results or self._unsaved or may_begin) and not self._availability.paused:
             self._settle()
         if self.draining and not self._scheduler.placed:
             self.finish()
@@ -119,21 +125,30 @@ class Submitter(Actor):
 
     def handle_retry_jobs(self, command: messages.RetryJobs) -> messages.Message:
         """Submit faulted jobs again, with all their tries before them."""
-        return messages.Done(affected=sum(self._take_up(page) for page in _faulted(command)))
+        try:
+            return messages.Done(affected=sum(self._take_up(page) for page in _faulted(command)))
+        except LEDGER_AWAY as error:
+            return self._refuse(error)
 
     def handle_discard_jobs(self, command: messages.DiscardJobs) -> messages.Message:
         """Give faulted jobs up; what the platform has of them is canceled afterwards."""
         discarded = 0
-        for page in _faulted(command):
-            with self._ledger.transaction():
+        try:
+            for page in _faulted(command):
                 for progress in page:
                     progress.discard()
-                    progress.save()
-            for progress in page:
-                self.log.info("job_discarded", job=progress.job.name, job_id=progress.job_id)
-            discarded += len(page)
+                self._save(page)
+                for progress in page:
+                    self.log.info("job_discarded", job=progress.job.name, job_id=progress.job_id)
+                discarded += len(page)
+        except LEDGER_AWAY as error:
+            return self._refuse(error)
         self._caretaker.cancel_discarded()
         return messages.Done(affected=discarded)
+
+    def _refuse(self, error: Exception) -> messages.Refused:
+        self._availability.failed(error)
+        return messages.Refused(reason=f"the ledger does not answer now ({error}): try again", transient=True)
 
     # Taking over.
 
@@ -148,7 +163,7 @@ class Submitter(Actor):
 
     def _sweep(self) -> None:
         """Find jobs whose message was lost."""
-        since, self._swept_ns = self._swept_ns - _SWEEP_MARGIN_NS, time.time_ns()
+        since, now = self._swept_ns - _SWEEP_MARGIN_NS, time.time_ns()
         query = (
             Job.select(Job.job_id)
             .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
@@ -156,6 +171,13 @@ class Submitter(Actor):
         )
         for page in pages(query, Job.job_id):
             self._arrived += [job.job_id for job in page]
+        self._swept_ns = now
+
+    def _sweep_if_answered(self) -> None:
+        try:
+            self._sweep()
+        except LEDGER_AWAY as error:
+            self._availability.failed(error)
 
     def _take_over(self, job_ids: list[str]) -> Iterator[Progress]:
         """Jobs that have no submission yet; a message may come twice."""
@@ -163,7 +185,7 @@ class Submitter(Actor):
             page = job_ids[start : start + PAGE_ROWS]
             rows = tuples(Submission.select(Submission.job_id).where(Submission.job_id.in_(page)))
             known = {job_id for (job_id,) in rows}
-            new = [job_id for job_id in page if job_id not in known]
+            new = [job_id for job_id in page if job_id not in known and job_id not in self._under_way]
             for job in list(Job.select().where(Job.job_id.in_(new))):
                 yield Progress(job)
 
@@ -176,10 +198,9 @@ class Submitter(Actor):
 
     def _take_up(self, faulted: list[Progress]) -> int:
         """Faulted jobs go on; returns how many."""
-        with self._ledger.transaction():
-            for progress in faulted:
-                progress.take_up()
-                progress.save()
+        for progress in faulted:
+            progress.take_up()
+        self._save(faulted)
         for progress in faulted:
             self.log.info("job_taken_up", job=progress.job.name, job_id=progress.job_id)
             self._enqueue(progress)
@@ -189,32 +210,54 @@ class Submitter(Actor):
 
     def _settle(self) -> None:
         """Commit what this turn brought, then tell of it and begin what follows."""
-        arrived, self._arrived = list(dict.fromkeys(self._arrived)), []
-        results, self._results = self._results, []
-        begun: list[Task] = []
-        told: list[Callable[[], None]] = []
-        with self._ledger.transaction():
-            for progress in self._take_over(arrived):
-                self._enqueue(progress)
-                self._unsaved.add(progress)
-            for job_id, result in results:
-                progress = self._under_way[job_id]
-                told.append(self._apply(progress, result))
-                self._unsaved.add(progress)
-                if self._has_next_step(progress, result):
-                    begun.append(progress.begin())
-                else:
-                    self._scheduler.release(job_id)
-            for job_id in () if self.draining else self._scheduler.take(time.monotonic()):
-                begun.append(self._under_way[job_id].begin())
-                self._unsaved.add(self._under_way[job_id])
-            for progress in self._unsaved:
-                progress.save()
+        try:
+            arrived = list(self._take_over(list(dict.fromkeys(self._arrived))))
+            self._arrived = []
+            self._advance(arrived)
+            self._save(self._unsaved)
+        except LEDGER_AWAY as error:
+            self._availability.failed(error)
+            self.at(self._availability.retry_at, lambda: None)  # the turn after it tries again
+            return
         self._unsaved.clear()
+        killpoints.reach("submitter.committed")
+        told, self._told = self._told, []
         for tell in told:
             tell()
+        begun, self._begun = self._begun, []
         for task in begun:
             self._pool.submit(self._perform, task)
+
+    def _advance(self, arrived: list[Progress]) -> None:
+        """Change what is in memory; nothing of it holds before it was saved."""
+        for progress in arrived:
+            self._enqueue(progress)
+            self._unsaved.add(progress)
+        results, self._results = self._results, []
+        for job_id, result in results:
+            progress = self._under_way[job_id]
+            self._told.append(self._apply(progress, result))
+            self._unsaved.add(progress)
+            if self._has_next_step(progress, result):
+                self._begun.append(progress.begin())
+            else:
+                self._scheduler.release(job_id)
+        for job_id in () if self.draining else self._scheduler.take(time.monotonic()):
+            self._begun.append(self._under_way[job_id].begin())
+            self._unsaved.add(self._under_way[job_id])
+
+    def _save(self, changed: Collection[Progress]) -> None:
+        """Commit changes, all or none.
+
+        Raises:
+            peewee.PeeweeException: the ledger does not answer; they may be saved again.
+        """
+        with self._ledger.transaction():
+            for progress in changed:
+                progress.save()
+        for progress in changed:
+            progress.saved()
+        self._availability.committed()
 
     def _has_next_step(self, progress: Progress, result: Result) -> bool:
         done = not isinstance(result, Failure | Interrupted)

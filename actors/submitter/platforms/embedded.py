@@ -17,7 +17,7 @@ from actors.submitter.platforms.base import (
     PlatformState,
     StepInterruptedError,
 )
-from protocol import messages
+from protocol import killpoints, messages
 from protocol.bus import Bus, Client
 from protocol.channels import PLATFORM_COMMANDS
 from protocol.errors import StorageError, UnavailableError
@@ -86,6 +86,7 @@ class EmbeddedPlatform(Platform):
                     os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
                     made.add(directory)
                 _put(file.path, target)
+                killpoints.reach("submitter.file-linked")
             for directory in _with_parents(made, job.payload_directory):
                 sync_directory(directory)
         except OSError as error:

@@ -174,16 +174,19 @@ def test_leftovers_of_a_kill_are_removed_at_start(world: World, tmp_path: Path) 
 
 
 def test_one_place_is_given_by_priority(world: World, tmp_path: Path) -> None:
-    """What came later with a higher priority goes first; equal ones in their order."""
+    """What came later with a higher priority goes first, equal ones in their order, canceled ones never."""
     pipeline = Counted(world, tmp_path)
     world.launcher.start("platform")
     first = pipeline.start()
-    order = [("lower", 3), ("normal", 2), ("immediate", 0), ("higher", 1), ("normal", 2)]
+    order = [("lower", 3), ("normal", 2), ("immediate", 0), ("higher", 1), ("normal", 2), ("higher", 1)]
     jobs = [(world.start_run(pipeline.pipeline, priority), rank) for priority, rank in order]
     world.launcher.actors[0].wait_for(
-        lambda: any(getattr(told, "detail", "") == "1 running, 5 waiting" for told in world.launcher.actors[0].told),
+        lambda: any(getattr(told, "detail", "") == "1 running, 6 waiting" for told in world.launcher.actors[0].told),
         "a heartbeat that counts them",
     )
+    canceled = jobs.pop()[0]
+    world.ask_platform(messages.CancelRun(run_id=world.run(canceled).run_id))
+    assert world.run(canceled).state == RunState.CANCELED
     pipeline.release()
     for job_id, _ in jobs:
         world.wait_run(job_id)

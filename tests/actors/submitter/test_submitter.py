@@ -86,16 +86,16 @@ def test_configured_tags_go_along(tmp_path: Path) -> None:
     with World(tmp_path, *sets) as world:
         world.launcher.start("platform")
         world.launcher.start("submitter")
-        group_id = world.group(3, attributes={"00100020": "P", "0020000D": "1.2"})
+        group_id = world.group(3, attributes={"00100020": "PAT-1", "0020000D": "1.2"})
         row = Instance.select().where(Instance.group_id == group_id).order_by(Instance.identifier.desc()).first()
-        Instance.update(attributes={"00100020": "P", "0020000D": "1.3"}).where(
+        Instance.update(attributes={"00100020": "PAT-1", "0020000D": "1.3"}).where(
             Instance.identifier == row.identifier
         ).execute()
         job_id = world.job(group_id, world.shell("true"))
         world.tell_jobs(job_id)
         world.wait_submission(job_id, *DONE)
         added = {name: value for name, value in world.run(job_id).metadata.items() if name[0] == "0"}
-        assert added == {"00100020": "P", "0020000D-0": "1.2", "0020000D-1": "1.3"}
+        assert added == {"00100020": "PAT-1", "0020000D-0": "1.2", "0020000D-1": "1.3"}
 
 
 def test_jobs_whose_message_was_lost_are_found(world: World, counting: str, tmp_path: Path) -> None:
