@@ -1,8 +1,12 @@
-"""How much room there is, and whether that is enough to go on receiving."""
+"""How much room there is for the spool and for the ledger, and whether that is enough to go on receiving."""
 
+import contextlib
+import enum
 import os
 
 import msgspec
+
+from protocol.spool import floor_bytes
 
 _GIGABYTE = 10**9
 _SMALLEST_FREE_INODES = 1000
@@ -10,6 +14,20 @@ _INODES_SHARE = 0.01
 # Intake resumes only when this much more is free than the limit, so that it does not flutter.
 _MARGIN_SHARE = 0.01
 _MARGIN_BYTES = 10**9
+_LEDGER_WARNING_SHARE = 0.9
+
+
+class Lack(enum.Enum):
+    """Why intake is paused, in words for people, and what they may do about it."""
+
+    BYTES = "too little free space", "free space, enlarge the storage, or see `dicom-adapter status` for what holds it"
+    INODES = "too few free inodes", "delete files, or make the file system anew with more inodes"
+    LEDGER = "the ledger is above its quota", "raise values.yaml's database.volumeSize and the space behind it"
+    ANSWER = "the storage does not answer", "check that it is mounted and works"
+
+    def __init__(self, words: str, remedy: str) -> None:
+        self.words = words
+        self.remedy = remedy
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,24 +59,25 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def reserved_bytes(self, room: Room) -> int:
         """Below this many free bytes intake stops."""
         by_watermark = room.total_bytes * (100 - self.watermark_percent) // 100
-        return max(by_watermark, int(self.reserve_gb * _GIGABYTE))
+        return max(by_watermark, int(self.reserve_gb * _GIGABYTE), floor_bytes(room.total_bytes))
 
-    def lacks(self, room: Room, *, paused: bool) -> str:
-        """What there is too little of: "bytes", "inodes", or "" when intake may be open.
+    def lacks(self, room: Room, *, paused: bool) -> Lack | None:
+        """What there is too little of; None when intake may be open.
 
         Args:
             room: what was measured.
             paused: intake is paused now, so a margin above the limit is wanted.
         """
-        margin = min(int(room.total_bytes * _MARGIN_SHARE), _MARGIN_BYTES) if paused else 0
         reserved = self.reserved_bytes(room)
-        if room.free_bytes < reserved + (margin if reserved else 0):
-            return "bytes"
+        usable = max(0, room.total_bytes - reserved)
+        margin = min(int(room.total_bytes * _MARGIN_SHARE), _MARGIN_BYTES, usable // 2) if paused else 0
+        if room.free_bytes < reserved + margin:
+            return Lack.BYTES
         if room.total_inodes:
             wanted = min(max(_SMALLEST_FREE_INODES, int(room.total_inodes * _INODES_SHARE)), room.total_inodes // 2)
             if room.free_inodes < wanted:
-                return "inodes"
-        return ""
+                return Lack.INODES
+        return None
 
 
 def measure(path: str, quota_bytes: int | None, used_bytes: int) -> Room:
@@ -77,3 +96,34 @@ def measure(path: str, quota_bytes: int | None, used_bytes: int) -> Room:
     if quota_bytes is not None:
         total, free = min(total, quota_bytes), min(free, max(0, quota_bytes - used_bytes))
     return Room(total_bytes=total, free_bytes=free, total_inodes=status.f_files, free_inodes=status.f_favail)
+
+
+class LedgerRoom(msgspec.Struct, frozen=True, kw_only=True):
+    """What an SQLite ledger takes of its quota.
+
+    Args:
+        bytes: of the database and of its write-ahead log.
+        quota_bytes: that it may take.
+    """
+
+    bytes: int
+    quota_bytes: int
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a person should do something about it."""
+        return self.bytes > self.quota_bytes * _LEDGER_WARNING_SHARE
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether intake stops."""
+        return self.bytes > self.quota_bytes
+
+
+def ledger_bytes(path: str) -> int:
+    """The size of an SQLite database and its write-ahead log; 0 for what does not exist (yet)."""
+    total = 0
+    for name in (path, f"{path}-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            total += os.stat(name).st_size
+    return total

@@ -3,26 +3,54 @@
 import contextlib
 import os
 import time
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import peewee as pw
 
+from protocol import killpoints
 from protocol.clock import NANOSECONDS
-from protocol.ledger import Group, Instance, Job, Ledger, Reclaim, SealedShard, Submission, tuples
-from protocol.spool import Spool
-from protocol.states import GroupState, InstanceState, JobState
+from protocol.ledger import Group, Instance, Job, Ledger, Reclaim, Run, SealedShard, Submission, pages, tuples
+from protocol.spool import Spool, sync_directory
+from protocol.states import GroupState, InstanceState, JobState, RunState
 
 _GROUPS_AT_ONCE = 50
+_FILES_A_COMMIT = 1000
 _DONE = (JobState.COMPLETED, JobState.DISCARDED)
+_READING = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
 
 
 class Freed(msgspec.Struct, frozen=True, kw_only=True):
-    """What one pass has deleted."""
+    """What one step has deleted.
 
-    groups: int
-    files: int
-    bytes: int
+    Args:
+        groups: whose files are all gone, which is committed.
+        files: deleted.
+        bytes: of these files.
+    """
+
+    groups: int = 0
+    files: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: "Freed") -> "Freed":
+        return Freed(groups=self.groups + other.groups, files=self.files + other.files, bytes=self.bytes + other.bytes)
+
+
+class _Deleted(msgspec.Struct, kw_only=True):
+    """A group whose files were deleted, and which is not committed yet.
+
+    Args:
+        group_id: its row.
+        files: that it had.
+        bytes: of the files that were deleted now.
+        kept: how many could not be deleted.
+    """
+
+    group_id: int
+    files: int = 0
+    bytes: int = 0
+    kept: int = 0
 
 
 class Reclaimer:
@@ -32,75 +60,153 @@ class Reclaimer:
         ledger: read; `Reclaim` rows are written.
         spool: where the files are.
         keep_seconds: how long a closed group's files stay for comparison with repeats.
+        failed: told why a file could not be deleted; its group is tried again later.
     """
 
-    def __init__(self, ledger: Ledger, spool: Spool, keep_seconds: float) -> None:
+    def __init__(self, ledger: Ledger, spool: Spool, keep_seconds: float, failed: Callable[[OSError], None]) -> None:
         self._ledger = ledger
         self._spool = spool
         self._keep_seconds = keep_seconds
-        self._discarded: set[str] = set()
+        self._failed = failed
 
-    def once(self) -> Freed:
-        """Delete a bounded number of groups' files; call it again until it frees none.
+    def steps(self) -> Iterator[Freed]:
+        """Delete everything that may be deleted now, a page of files a step.
+
+        Files first, then their directories are synced, then the group is recorded: a kill in between costs a
+        repetition, and after a power cut no file is back that the ledger takes for deleted.
 
         Raises:
             peewee.PeeweeException: the ledger does not answer.
         """
-        files = size = 0
-        groups = self._finished_groups()
-        for group in groups:
-            rows = tuples(Instance.select(Instance.identifier, Instance.size).where(Instance.group_id == group))
-            deleted = self._delete(rows)
-            with self._ledger.transaction():
-                Reclaim.insert(
-                    group_id=group, files=len(rows), bytes=deleted, reclaimed_ns=time.time_ns()
-                ).on_conflict_ignore().execute()
-            files += len(rows)
-            size += deleted
-        given_up = self._given_up()
-        size += self._delete(given_up)
-        return Freed(groups=len(groups), files=files + len(given_up), bytes=size)
+        waiting: list[_Deleted] = []
+        shards: set[str] = set()
+        for group_id in self._finished_groups():
+            deleted = _Deleted(group_id=group_id)
+            yield from self._delete_group(deleted, shards)
+            if deleted.kept:
+                continue
+            waiting.append(deleted)
+            if sum(each.files for each in waiting) >= _FILES_A_COMMIT:
+                yield self._record(waiting, shards)
+                waiting, shards = [], set()
+        if waiting:
+            yield self._record(waiting, shards)
+        yield from self._delete_given_up()
 
-    def remove_empty_shards(self) -> int:
-        """Delete the directories of sealed shards that hold nothing any more; returns how many."""
-        removed = 0
-        for (shard,) in tuples(SealedShard.select(SealedShard.shard)):
-            with contextlib.suppress(OSError):  # not empty, or gone already
-                os.rmdir(self._spool.instances / shard)
-                removed += 1
-        return removed
-
-    def _finished_groups(self) -> list[int]:
-        unfinished = (
+    def _finished_groups(self) -> Iterator[int]:
+        """Closed groups that nobody needs any more; one that could not be deleted does not hold up those behind it."""
+        needed = (
             Job.select(pw.SQL("1"))
             .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
-            .where((Job.group_id == Group.group_id) & (Submission.state.is_null() | Submission.state.not_in(_DONE)))
-        )
-        query = (
-            Group.select(Group.group_id)
-            .join(Reclaim, pw.JOIN.LEFT_OUTER, on=(Reclaim.group_id == Group.group_id))
+            .switch(Job)
+            .join(Run, pw.JOIN.LEFT_OUTER, on=(Run.job_id == Job.job_id))
             .where(
-                (Group.state == GroupState.CLOSED)
-                & Reclaim.group_id.is_null()
-                & (Group.closed_ns < time.time_ns() - int(self._keep_seconds * NANOSECONDS))
-                & ~pw.fn.EXISTS(unfinished)
+                (Job.group_id == Group.group_id)
+                # A payload is links: while a run may read it, deleting instances would free nothing.
+                & (Submission.state.is_null() | Submission.state.not_in(_DONE) | Run.state.in_(_READING))
             )
-            .order_by(Group.group_id)
-            .limit(_GROUPS_AT_ONCE)
         )
-        return [group for (group,) in tuples(query)]
+        last = 0
+        while True:
+            query = (
+                Group.select(Group.group_id)
+                .join(Reclaim, pw.JOIN.LEFT_OUTER, on=(Reclaim.group_id == Group.group_id))
+                .where(
+                    (Group.state == GroupState.CLOSED)
+                    & (Group.group_id > last)
+                    & Reclaim.group_id.is_null()
+                    & (Group.closed_ns < time.time_ns() - int(self._keep_seconds * NANOSECONDS))
+                    & ~pw.fn.EXISTS(needed)
+                )
+                .order_by(Group.group_id)
+                .limit(_GROUPS_AT_ONCE)
+            )
+            found = [group for (group,) in tuples(query)]
+            yield from found
+            if len(found) < _GROUPS_AT_ONCE:
+                return
+            last = found[-1]
 
-    def _given_up(self) -> list[tuple[Any, ...]]:
-        """Instances that a person has discarded, and whose file was not deleted by this process."""
-        query = Instance.select(Instance.identifier, Instance.size).where(Instance.state == InstanceState.DISCARDED)
-        found = [row for row in tuples(query) if row[0] not in self._discarded]
-        self._discarded.update(identifier for identifier, _ in found)
-        return found
+    def _delete_group(self, deleted: _Deleted, shards: set[str]) -> Iterator[Freed]:
+        query = Instance.select(Instance.identifier, Instance.size).where(Instance.group_id == deleted.group_id)
+        for page in pages(query.namedtuples(), Instance.identifier):
+            shards.update(_shards(row.identifier for row in page))
+            step, kept = self._delete((row.identifier, row.size) for row in page)
+            deleted.files += len(page)
+            deleted.bytes += step.bytes
+            deleted.kept += kept
+            yield step
+        killpoints.reach("guardian.files-deleted")
 
-    def _delete(self, rows: list[tuple[Any, ...]]) -> int:
-        deleted = 0
-        for identifier, size in rows:
-            with contextlib.suppress(FileNotFoundError):
+    def _record(self, deleted: list[_Deleted], shards: set[str]) -> Freed:
+        """Commit that groups' files are gone; a group that got a late repeat meanwhile is left for the next time."""
+        groups = 0
+        if not self._sync(shards):
+            return Freed()
+        with self._ledger.transaction():
+            for each in deleted:
+                if Instance.select().where(Instance.group_id == each.group_id).count() == each.files:
+                    groups += 1
+                    Reclaim.insert(
+                        group_id=each.group_id, files=each.files, bytes=each.bytes, reclaimed_ns=time.time_ns()
+                    ).on_conflict_ignore().execute()
+        killpoints.reach("guardian.reclaimed")
+        return Freed(groups=groups)
+
+    def _delete_given_up(self) -> Iterator[Freed]:
+        """Instances that a person has discarded; the processor takes their rows away when their files are gone."""
+        query = Instance.select(Instance.identifier, Instance.size).where(
+            Instance.group_id.is_null() & (Instance.state == InstanceState.DISCARDED)
+        )
+        for page in pages(query.namedtuples(), Instance.identifier):
+            step, _ = self._delete((row.identifier, row.size) for row in page)
+            if step.files:
+                self._sync(_shards(row.identifier for row in page))
+            yield step
+
+    def _delete(self, instances: Iterable[tuple[str, int]]) -> tuple[Freed, int]:
+        """Delete files; returns also how many could not be."""
+        files = size = kept = 0
+        for identifier, count in instances:
+            try:
                 os.unlink(self._spool.instance_path(identifier))
-                deleted += size
-        return deleted
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._failed(error)
+                kept += 1
+            else:
+                files += 1
+                size += count
+        return Freed(files=files, bytes=size), kept
+
+    def _sync(self, shards: set[str]) -> bool:
+        """Whether what was deleted in them stays deleted after a power cut."""
+        try:
+            for shard in shards:
+                with contextlib.suppress(FileNotFoundError):
+                    sync_directory(self._spool.instances / shard)
+        except OSError as error:
+            self._failed(error)
+            return False
+        return True
+
+
+def remove_empty_shards(spool: Spool) -> int:
+    """Delete the directories of sealed shards that hold nothing any more; returns how many.
+
+    Raises:
+        peewee.PeeweeException: the ledger does not answer.
+    """
+    removed = 0
+    for page in pages(SealedShard.select(SealedShard.shard).namedtuples(), SealedShard.shard):
+        for row in page:
+            with contextlib.suppress(OSError):  # not empty, or gone already
+                os.rmdir(spool.instances / row.shard)
+                killpoints.reach("guardian.shard-removed")
+                removed += 1
+    return removed
+
+
+def _shards(identifiers: Iterable[str]) -> set[str]:
+    return {identifier.partition("/")[0] for identifier in identifiers}

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.guardian.disk import Limits, Room, measure
+from actors.guardian.disk import Lack, LedgerRoom, Limits, Room, ledger_bytes, measure
 
 GB = 10**9
+MIB = 2**20
 
 
 def room(total: int = 100 * GB, free: int = 50 * GB, inodes: int = 1_000_000, free_inodes: int = 500_000) -> Room:
@@ -15,34 +16,44 @@ def room(total: int = 100 * GB, free: int = 50 * GB, inodes: int = 1_000_000, fr
 
 @pytest.mark.parametrize(
     ("watermark", "reserve", "reserved"),
-    [(75, 5, 25 * GB), (99, 5, 5 * GB), (100, 0, 0), (100, 0.5, GB // 2), (1, 5, 99 * GB)],
+    [(75, 5, 25 * GB), (99, 5, 5 * GB), (100, 0.5, GB // 2), (1, 5, 99 * GB)],
 )
 def test_the_stricter_of_watermark_and_reserve_holds(watermark: int, reserve: float, reserved: int) -> None:
     limits = Limits(watermark_percent=watermark, reserve_gb=reserve)
     assert limits.reserved_bytes(room()) == reserved
-    assert limits.lacks(room(free=reserved), paused=False) == ""
-    if reserved:
-        assert limits.lacks(room(free=reserved - 1), paused=False) == "bytes"
+    assert limits.lacks(room(free=reserved), paused=False) is None
+    assert limits.lacks(room(free=reserved - 1), paused=False) is Lack.BYTES
+
+
+@pytest.mark.parametrize(("total", "reserved"), [(100 * GB, 16 * MIB), (64 * MIB, 64 * MIB // 100)])
+def test_what_frees_space_finds_room_whatever_is_configured(total: int, reserved: int) -> None:
+    assert Limits(watermark_percent=100, reserve_gb=0).reserved_bytes(room(total=total)) == reserved
 
 
 def test_intake_goes_on_only_with_a_margin() -> None:
     limits = Limits(watermark_percent=75, reserve_gb=5)
     just_enough = room(free=25 * GB)
-    assert limits.lacks(just_enough, paused=False) == ""
-    assert limits.lacks(just_enough, paused=True) == "bytes"
-    assert limits.lacks(room(free=26 * GB), paused=True) == ""
+    assert limits.lacks(just_enough, paused=False) is None
+    assert limits.lacks(just_enough, paused=True) is Lack.BYTES
+    assert limits.lacks(room(free=26 * GB), paused=True) is None
+
+
+def test_the_margin_never_asks_for_more_than_there_can_be() -> None:
+    limits = Limits(watermark_percent=1, reserve_gb=0)
+    assert limits.lacks(room(free=100 * GB), paused=True) is None
+    assert Limits(watermark_percent=75, reserve_gb=200).lacks(room(free=100 * GB), paused=True) is Lack.BYTES
 
 
 def test_inodes_count_too_where_they_are_counted() -> None:
     limits = Limits(watermark_percent=100, reserve_gb=0)
-    assert limits.lacks(room(free_inodes=9_999), paused=False) == "inodes"
-    assert limits.lacks(room(free_inodes=10_000), paused=False) == ""
-    assert limits.lacks(room(inodes=0, free_inodes=0), paused=False) == ""
+    assert limits.lacks(room(free_inodes=9_999), paused=False) is Lack.INODES
+    assert limits.lacks(room(free_inodes=10_000), paused=False) is None
+    assert limits.lacks(room(inodes=0, free_inodes=0), paused=False) is None
 
 
 def test_a_small_file_system_is_not_paused_for_its_number_of_inodes_alone() -> None:
     limits = Limits(watermark_percent=100, reserve_gb=0)
-    assert limits.lacks(room(inodes=800, free_inodes=500), paused=False) == ""
+    assert limits.lacks(room(inodes=800, free_inodes=500), paused=False) is None
 
 
 def test_a_quota_is_what_counts_when_it_is_smaller(tmp_path: Path) -> None:
@@ -50,3 +61,18 @@ def test_a_quota_is_what_counts_when_it_is_smaller(tmp_path: Path) -> None:
     assert measure(str(tmp_path), 1000, 400).free_bytes == 600
     assert measure(str(tmp_path), 1000, 4000).free_bytes == 0
     assert measure(str(tmp_path), None, 400).total_bytes > 1000
+
+
+def test_a_ledger_is_the_database_and_its_log(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    assert ledger_bytes(str(path)) == 0
+    path.write_bytes(b"x" * 10)
+    (tmp_path / "ledger.db-wal").write_bytes(b"x" * 5)
+    (tmp_path / "ledger.db-shm").write_bytes(b"x" * 3)
+    assert ledger_bytes(str(path)) == 15
+
+
+@pytest.mark.parametrize(("count", "short", "spent"), [(90, False, False), (91, True, False), (101, True, True)])
+def test_a_ledger_warns_before_it_stops_intake(count: int, short: bool, spent: bool) -> None:
+    ledger = LedgerRoom(bytes=count, quota_bytes=100)
+    assert (ledger.is_short, ledger.is_spent) == (short, spent)
