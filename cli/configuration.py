@@ -35,15 +35,26 @@ def run(config: Config = None, values: Values = None, sets: Sets = None) -> None
     Example: `dicom-adapter run --config appsettings.json --set DicomAdapter.dicom.scp.port=11104`
     """
     from protocol.config import Settings, check_environment, environment_warnings, load
+    from protocol.logs import EventLogger, set_up
+    from supervisor.orphans import are_orphans_left
+
+    log = EventLogger("adapter.supervisor")
 
     def settings_now() -> Settings:
-        return load(config, values, sets or (), os.environ).settings
+        loaded = load(config, values, sets or (), os.environ)
+        for warning in loaded.warnings:
+            log.warning("configuration_warning", told=warning)
+        return loaded.settings
 
     first = load(config, values, sets or (), os.environ)
-    problems = check_environment(first.settings, listening="LISTEN_FDS" in os.environ)
+    # The supervisor waits for orphans of one that was killed; until then they have the ports.
+    listening = "LISTEN_FDS" in os.environ or are_orphans_left(Path(first.settings.runtime_directory))
+    problems = check_environment(first.settings, listening=listening)
     if problems:
         raise ConfigurationError(problems)
-    _warn([*first.warnings, *environment_warnings(first.settings)])
+    set_up(first.settings, "supervisor")
+    for warning in (*first.warnings, *environment_warnings(first.settings)):
+        log.warning("configuration_warning", told=warning)
 
     from supervisor import run as supervise
 

@@ -14,15 +14,22 @@ Runtime = Annotated[
     Path | None,
     typer.Option("--runtime", help="Runtime directory of the gateway; by default $RUNTIME_DIRECTORY, else --config's."),
 ]
+_SERVICE = Path("/run/dicom-adapter")  # RuntimeDirectory= of systemd/dicom-adapter.service
+
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="The appsettings.json that the gateway runs with.")]
 
 
 def status(runtime: Runtime = None, config: Config = None, json: Json = False) -> None:
-    """Show every actor's process, open associations, and the disk.
+    """Show every actor's process, open associations, the disk, and what holds its space when the API tells.
 
     Example: `dicom-adapter status --json | jq '.actors[] | select(.state != "running")'`
     """
-    answer = control.status(_find(runtime, config))
+    from cli.storage import holders
+
+    place = _find(runtime, config)
+    answer = control.status(place)
+    held = holders(place)
+    storage = answer.storage
     if json:
         print_json(
             {
@@ -39,7 +46,12 @@ def status(runtime: Runtime = None, config: Config = None, json: Json = False) -
                     for actor in answer.actors
                 ],
                 "activeAssociations": answer.active_associations,
-                "storage": answer.storage,
+                "storage": {
+                    "state": storage.state,
+                    "freeBytes": storage.free_bytes,
+                    "reservedBytes": storage.reserved_bytes,
+                    **({"holders": held} if held else {}),
+                },
             }
         )
         return
@@ -59,11 +71,17 @@ def status(runtime: Runtime = None, config: Config = None, json: Json = False) -
         ),
         "no actors",
     )
-    storage = answer.storage
     print(
         f"\n{answer.active_associations} associations open; intake {storage.state}: {size(storage.free_bytes)} free, "
         f"{size(storage.reserved_bytes)} reserved; supervisor is process {answer.supervisor_pid}"
     )
+    if held:
+        print()
+        print_table(
+            ("AE TITLE", "HOLDS SPACE", "INSTANCES", "SIZE"),
+            ((holder.ae_title, holder.what, holder.instances, size(holder.bytes)) for holder in held),
+            "",
+        )
 
 
 def restart(
@@ -92,7 +110,7 @@ def _find(runtime: Path | None, config: Path | None) -> Path:
     from protocol.config import load
 
     try:
-        return Path(load(config, None, (), os.environ).settings.runtime_directory)
+        found = Path(load(config, None, (), os.environ).settings.runtime_directory)
     except ConfigurationError as error:
         if config is not None:
             raise
@@ -100,3 +118,5 @@ def _find(runtime: Path | None, config: Path | None) -> Path:
             f"where the gateway runs is not known ({error}): name its runtime directory with --runtime, or its "
             "configuration with --config"
         ) from error
+    # A service has it from its unit, of which a shell's environment tells nothing.
+    return _SERVICE if config is None and not found.is_dir() and _SERVICE.is_dir() else found

@@ -6,7 +6,7 @@ import msgspec
 
 from actors.api.book import Book
 from actors.api.processors import Processors
-from protocol import ledger
+from protocol import killpoints, ledger
 from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule
 from protocol.errors import StorageError
 from protocol.ledger import pages
@@ -42,7 +42,7 @@ class AccessWriter:
             self.stale = True
             file = AccessFile(self._path)
             old = self._old(file)
-            new = self._from_ledger(old or AccessList())
+            new, unknown = self._from_ledger(old or AccessList())
             if new != old:
                 try:
                     file.replace(new)
@@ -51,8 +51,9 @@ class AccessWriter:
                         f"the change is recorded, but {self._path.name} could not be written ({error.strerror}), so "
                         "receivers do not know of it yet: make space for it; it is tried again"
                     ) from error
+                killpoints.reach("api.access-written")
                 self._log.info("access_written", ae_titles=len(new.ae_titles), sources=len(new.sources))
-            self.stale = False
+            self.stale = unknown
 
     def _old(self, file: AccessFile) -> AccessList | None:
         if not self._path.exists():
@@ -63,23 +64,29 @@ class AccessWriter:
             self._log.error("access_unreadable", reason=str(error), remedy="it is written anew")
             return None
 
-    def _from_ledger(self, old: AccessList) -> AccessList:
+    def _from_ledger(self, old: AccessList) -> tuple[AccessList, bool]:
+        """The rules, and whether a job processor has not told its elements yet, so that this must be done again."""
         known_tags = {rule.ae_title: rule.tags for rule in old.ae_titles}
         with self._book.use():
             titles = [row for page in pages(ledger.AeTitle.select(), ledger.AeTitle.name) for row in page]
             sources = [row for page in pages(ledger.Source.select(), ledger.Source.ae_title) for row in page]
-        rules: dict[str, AeTitleRule] = {}
         # A living title after its deleted namesake, so that it wins.
-        for row in sorted(titles, key=lambda row: (row.deleted_ns is None, row.name)):
-            tags = self._processors.tags(row.processor, row.ae_title, row.processor_settings)
-            rules[row.ae_title] = AeTitleRule(
-                ae_title=row.ae_title,
-                ignored_sop_classes=frozenset(row.ignored_sop_classes),
-                # A plug-in that was taken away for a moment must not send what arrives now into quarantine.
-                tags=known_tags.get(row.ae_title, ()) if tags is None else tags,
-                accepting=row.deleted_ns is None,
+        living = {row.ae_title: row for row in sorted(titles, key=lambda row: (row.deleted_ns is None, row.name))}
+        rules = []
+        unknown = False
+        for title, row in sorted(living.items()):
+            tags = self._processors.tags(row.processor, title, row.processor_settings)
+            unknown |= tags is None
+            rules.append(
+                AeTitleRule(
+                    ae_title=title,
+                    ignored_sop_classes=frozenset(row.ignored_sop_classes),
+                    # A plug-in that was taken away for a moment must not send what arrives now into quarantine.
+                    tags=known_tags.get(title, ()) if tags is None else tags,
+                    accepting=row.deleted_ns is None,
+                )
             )
         return AccessList(
-            ae_titles=tuple(rules[title] for title in sorted(rules)),
+            ae_titles=tuple(rules),
             sources=tuple(SourceRule(ae_title=row.ae_title, host_ip=row.host_ip) for row in sources),
-        )
+        ), unknown

@@ -75,7 +75,7 @@ class AeTitles(Registry[ClaraAeTitle]):
             processor=body.read("processor", validation.optional_text(256, "a job processor's name"), "") or DEFAULT,
             processor_settings=body.text_map("processorSettings"),
         )
-        body.errors += self._processors.problems(entity.processor, entity.processor_settings)
+        body.errors += self._processors.problems(entity.processor, ae_title, entity.processor_settings)
         return entity
 
     def taken(self, wanted: ClaraAeTitle, others: list[Any]) -> list[str]:

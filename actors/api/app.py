@@ -20,6 +20,7 @@ from actors.api.routes.page import page
 from actors.api.routes.pipelines import PipelineController
 from actors.api.routes.quarantine import QuarantineController
 from actors.api.routes.sources import SourceController
+from actors.api.routes.storage import storage
 from actors.api.routes.trace import trace
 from actors.api.security import MAX_BODY_BYTES, Gate
 from protocol.logs import Repeats
@@ -49,6 +50,7 @@ def application(gateway: Gateway, refused: Repeats) -> ASGIApp:
         PipelineController,
         JobController,
         QuarantineController,
+        storage,
         trace,
         live,
         status,

@@ -16,6 +16,7 @@ from actors.api.pipelines import Pipelines
 from actors.api.processors import Processors
 from actors.api.quarantine import Quarantine
 from actors.api.remotes import Destinations, Sources
+from actors.api.storage import Storage
 from protocol import channels, messages
 from protocol.board import Board
 from protocol.bus import Bus
@@ -62,6 +63,7 @@ class Gateway:
         self.pipelines = Pipelines(book, lock, tell=tell_platform)
         self.jobs = Jobs(book, owners)
         self.quarantine = Quarantine(book, owners)
+        self.storage = Storage(book, board)
         self.trace = Trace(book)
         self.watchers = ThreadPoolExecutor(2, thread_name_prefix="health")
 

@@ -12,6 +12,7 @@ from actors.api.book import Book
 from actors.api.entities import Entity
 from actors.api.problems import InvalidError
 from actors.api.validation import Body
+from protocol import killpoints
 from protocol.errors import NotFoundError
 from protocol.ledger import pages
 from protocol.logs import EventLogger
@@ -146,6 +147,7 @@ class Registry(ABC, Generic[E]):
         with self._lock:
             with self.book.change():
                 yield
+            killpoints.reach("api.committed")
             self.log.info("configuration_changed", change=change, kind=self.noun, key=key)
             if self._publish is not None:
                 self._publish()

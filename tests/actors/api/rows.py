@@ -26,7 +26,7 @@ def instance(number: int, *, history: bool = False, **columns: Any) -> None:
         "transfer_syntax_uid": "1.2.840.10008.1.2.1",
         "study_uid": "1.2.3",
         "series_uid": "1.2.3.4",
-        "patient_id": "SECRET-PID",
+        "patient_id": "PAT-SECRET",
         "size": 1000,
         "dataset_offset": 300,
         "stored_wall_ns": START + number * SECOND,
@@ -43,7 +43,7 @@ def group(**columns: Any) -> int:
     values: dict[str, Any] = {
         "ae_title": "COVIDAET",
         "processor": "aetitle",
-        "key_value": "SECRET-PID",
+        "key_value": "PAT-SECRET",
         "revision": 0,
         "state": GroupState.CLOSED,
         "instances": 2,

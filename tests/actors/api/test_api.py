@@ -14,6 +14,7 @@ import pytest
 from protocol import messages
 from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule
 from protocol.ledger import SCHEMA_VERSION, AeTitle, Ledger
+from tests import plug_ins
 from tests.actors.api.rows import SECOND, START
 from tests.actors.api.surroundings import Surroundings
 from tests.actors.launcher import Launcher, wait_until
@@ -177,37 +178,41 @@ def test_owners_that_do_not_listen(tmp_path: Path) -> None:
         running.api.wait_for_log("change_not_told owner=processor")
 
 
+# Python runs a module of this name at its start. It waits for a file, and then stops the loop that serves requests.
 STUCK = """
-    import asyncio, gc, time
-    from protocol.job_processors import JobProcessor
+    import asyncio, gc, pathlib, threading, time
 
-    class Ward(JobProcessor):
-        @classmethod
-        def validate(cls, settings):
-            loops = [one for one in gc.get_objects() if isinstance(one, asyncio.AbstractEventLoop)]
-            next(loop for loop in loops if loop.is_running()).call_soon_threadsafe(time.sleep, 5)
-            return ["stuck"]
+    here = pathlib.Path(__file__).parent
 
-        def group_key(self, instance):
-            return ""
+    def stop():
+        while not (here / "stop").exists():
+            time.sleep(0.02)
+        loops = [one for one in gc.get_objects() if isinstance(one, asyncio.AbstractEventLoop)]
+        next(loop for loop in loops if loop.is_running()).call_soon_threadsafe(hold)
 
-        def plan(self, group_key, instances):
-            return []
+    def hold():
+        (here / "stopped").touch()
+        time.sleep(5)
+
+    threading.Thread(target=stop, daemon=True).start()
 """
 
 
 def test_stuck_web_server_stops_the_heartbeats(tmp_path: Path) -> None:
     """They come from the loop that serves requests: five seconds without it are five seconds without them."""
-    site = install_plug_in(tmp_path, STUCK)
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(textwrap.dedent(STUCK))
     with Surroundings(tmp_path, owners=False, environment={"PYTHONPATH": str(site)}) as running:
 
         def beats() -> int:
             return sum(isinstance(message, messages.Heartbeat) for message in running.api.told)
 
         running.api.wait_for(beats, "a heartbeat")
+        (site / "stop").touch()
+        wait_until((site / "stopped").exists, "the loop is stuck")
         before = beats()
-        body = {"aeTitle": "W", "processor": "ward", "processorSettings": {}}
-        assert running.rest.post("/api/config/claraaetitle", json=body).status_code == 400
+        assert running.rest.get("/api/config/sourceaetitle").status_code == 200, "answered when the loop goes on"
         assert beats() <= before + 2
         running.api.wait_for(lambda: beats() > before + 2, "heartbeats again")
 
@@ -232,26 +237,15 @@ PLUG_IN = """
 """
 
 
-def install_plug_in(tmp_path: Path, source: str) -> Path:
-    """Lay a package as an installer would, with a job processor `ward`; returns its directory for PYTHONPATH."""
-    site = tmp_path / "site"
-    metadata = site / "ward-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: ward\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[dicom_adapter.job_processors]\nward = ward_plug_in:Ward\n")
-    (site / "ward_plug_in.py").write_text(textwrap.dedent(source))
-    return site
-
-
 def test_plug_in(tmp_path: Path) -> None:
     """A job processor of an installed package: its settings error is the 400, its crash is told, its tags count."""
-    site = install_plug_in(tmp_path, PLUG_IN)
+    environment = plug_ins.install(tmp_path / "ward_plug_in", PLUG_IN, ward="Ward")
 
     def post(running: Surroundings, title: str, **settings: str) -> httpx.Response:
         body = {"aeTitle": title, "processor": "Ward", "processorSettings": settings}
         return running.rest.post("/api/config/claraaetitle", json=body)
 
-    with Surroundings(tmp_path, environment={"PYTHONPATH": str(site)}) as running:
+    with Surroundings(tmp_path, environment=environment) as running:
         wrong = post(running, "W")
         assert (wrong.status_code, wrong.json()["detail"]) == (
             400,
@@ -262,7 +256,7 @@ def test_plug_in(tmp_path: Path) -> None:
         assert post(running, "W", ward="7").status_code == 201
         rule = AeTitleRule(ae_title="W", tags=("00081040",))
         assert AccessFile(running.access).current().ae_titles == (rule,)
-    (site / "ward-1.0.dist-info" / "entry_points.txt").unlink()
-    with Surroundings(tmp_path, environment={"PYTHONPATH": str(site)}) as running:
+    (tmp_path / "ward_plug_in" / "ward_plug_in-1.0.dist-info" / "entry_points.txt").unlink()
+    with Surroundings(tmp_path, environment=environment) as running:
         running.api.wait_for_log("job_processor_failed processor=Ward")
         assert AccessFile(running.access).current().ae_titles == (rule,), "its tags stay while the package is away"

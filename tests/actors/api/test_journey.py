@@ -72,7 +72,7 @@ def test_journey(rest: httpx.Client) -> None:
 @pytest.mark.usefixtures("study")
 def test_nothing_of_the_patient(rest: httpx.Client) -> None:
     """A group's key may be a patient's ID, so it is not told."""
-    assert "SECRET-PID" not in rest.get("/api/trace/1.2.3").text
+    assert "PAT-SECRET" not in rest.get("/api/trace/1.2.3").text
 
 
 @pytest.mark.parametrize("uid", ["1.2.3.4.5", "x", "%01", "1'--", "..%2f.."])
