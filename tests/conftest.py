@@ -1,22 +1,54 @@
 """Fixtures that every test may use."""
 
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import patients
 from tests.gateway import Gateway
 
-_PEERS = ("storescu", "dcmsend", "echoscu", "storescp", "dcmconv", "dcmcjpeg", "dcmcjpls", "dcmcrle")
+_PEERS = ("storescu", "dcmsend", "echoscu", "storescp", "dcmconv", "dcmcjpeg", "dcmcjpls", "dcmcrle", "curl")
 
 
-def pytest_configure() -> None:
-    """Say at once what is missing, instead of failing test by test."""
+_LOGS = pytest.StashKey[str]()
+_NAMING_LINES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say at once what is missing, instead of failing test by test; make a place for the logs of all tests."""
     missing = [program for program in _PEERS if shutil.which(program) is None]
     if missing:
-        pytest.exit(f"not installed: {', '.join(missing)}; run `make test`, or apt-get install dcmtk", returncode=2)
+        pytest.exit(
+            f"not installed: {', '.join(missing)}; run `make test`, or apt-get install dcmtk curl", returncode=2
+        )
+    os.environ[patients.LOGS] = config.stash[_LOGS] = tempfile.mkdtemp(prefix="dicom-adapter-logs-")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the session when a log names a patient above Debug."""
+    found = session.config.stash[_NAMING_LINES] = list(patients.search_collected(Path(session.config.stash[_LOGS])))
+    if found and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Show the lines that do."""
+    found = config.stash.get(_NAMING_LINES, [])
+    told = f"{len(found) or 'no'} lines of {len(os.listdir(config.stash[_LOGS]))} logs name a patient above Debug"
+    terminalreporter.section(told, red=bool(found))
+    for line in found[:50]:
+        terminalreporter.line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Delete the collected logs."""
+    os.environ.pop(patients.LOGS, None)
+    shutil.rmtree(config.stash.get(_LOGS, ""), ignore_errors=True)
 
 
 @pytest.fixture

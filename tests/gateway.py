@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -17,10 +19,12 @@ import httpx
 
 from protocol import control, messages
 from protocol.errors import AdapterError
+from tests import patients
 from tests.peers import free_port, wait_for
 
 READY_SECONDS = 30.0
 _MARK = "DICOM_ADAPTER_TEST_MARK"
+_RELOADED = re.compile(r"reloaded restarted=(\S+)\n")
 _REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -32,6 +36,7 @@ class Gateway:
     Args:
         directory: for its configuration, spool, ledger and log.
         settings: changes to the configuration, by dotted path below `DicomAdapter`.
+        logging: the configuration's `Logging`.
         environ: variables added to ours.
         tolerated: parts of log lines that may hold `UNEXPECTED`.
     """
@@ -41,9 +46,11 @@ class Gateway:
         directory: Path,
         settings: Mapping[str, object] | None = None,
         *,
+        logging: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
         tolerated: tuple[str, ...] = (),
     ) -> None:
+        self.logging = dict(logging or {})
         self.directory = directory
         self.spool = directory / "spool"
         self.ledger = directory / "ledger" / "dicomadapter.db"
@@ -77,6 +84,7 @@ class Gateway:
         """Write `appsettings.json` from `settings`."""
         root: dict[str, Any] = {
             "DicomAdapter": {},
+            "Logging": self.logging,
             "ConnectionStrings": {"DicomAdapterDatabase": f"Data Source={self.ledger}"},
         }
         for path, value in self.settings.items():
@@ -139,6 +147,15 @@ class Gateway:
         self.check_log()
         return self.process.returncode
 
+    def reload(self) -> str:
+        """Write the configuration and have it read again; returns what was restarted, in the log's words."""
+        self.write_configuration()
+        before = len(self.log_text())
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+        told = self.wait_for(lambda: _RELOADED.search(self.log_text(), before), 15.0, "reload of the configuration")
+        return str(told[1])
+
     def kill_supervisor(self) -> None:
         """Kill the supervisor alone."""
         assert self.process is not None
@@ -160,7 +177,10 @@ class Gateway:
             self.clean_up()
 
     def clean_up(self) -> None:
-        """End every process that it started, whatever state they are in, and delete the runtime directory."""
+        """End every process that it started, whatever state they are in, and delete the runtime directory.
+
+        Its log is kept for the search for patient data at the end of the session.
+        """
         self.rest.close()
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
@@ -169,6 +189,7 @@ class Gateway:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.runtime, ignore_errors=True)
+        patients.collect(f"gateway in {self.directory}", self.log_text())
 
     # Processes.
 
@@ -269,6 +290,13 @@ class Gateway:
 
         found: list[dict[str, Any]] = self.wait_for(there, timeout, f"{count} jobs with state {platform_state}")
         return found
+
+    def run_metadata(self, job_id: str) -> dict[str, str]:
+        """What the embedded platform has on record of a job."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as ledger:
+            (text,) = ledger.execute("SELECT metadata FROM run WHERE job_id = ?", (job_id,)).fetchone()
+        metadata: dict[str, str] = json.loads(text)
+        return metadata
 
     def log_text(self) -> str:
         """All that it has logged."""

@@ -23,8 +23,8 @@ from pydicom.uid import (
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
 
-PATIENT_NAME = "Zzyzxowski^Quillfeather"
-BIRTH_DATE = "19341106"
+from tests.patients import BIRTH_DATE, PATIENT_ID_PREFIX, PATIENT_NAME
+
 PRIVATE_SOP_CLASS = "1.2.826.0.1.3680043.8.498.77.1"
 
 # Of the length of every UID that `new_uid` makes, so that one can stand for the other in rendered bytes.
@@ -77,7 +77,7 @@ def make_study(
 
     Args:
         directory: is made when it is missing.
-        patient_id: Patient ID.
+        patient_id: Patient ID; it begins with `PAT-`, so that a log that holds it is found.
         instances: how many objects, spread evenly over the series.
         rows: rows and columns: 512 makes about 526 kB an object, 64 about 9 kB.
         modality: `CT` or `MR`.
@@ -86,6 +86,7 @@ def make_study(
         sop_class: SOP Class UID; the modality's own by default.
         patient_name: Patient's Name.
     """
+    assert patient_id.startswith(PATIENT_ID_PREFIX), f"{patient_id!r} could not be told from other words in logs"
     directory.mkdir(parents=True, exist_ok=True)
     head, pixels = _template(modality, rows, patient_id, patient_name, sop_class)
     study_uid = study_uid or new_uid()
