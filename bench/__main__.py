@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bench import load, receivers, report
+from bench import extract, load, receivers, report
 from bench.receive import Series, compare, gateways
 
 _REFERENCE = "storescp --fork"
@@ -16,6 +16,7 @@ _KINDS = {"small": load.SMALL, "ct": load.CT, "multiframe": load.MULTI_FRAME}
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=main.__doc__)
+    parser.add_argument("--what", nargs="*", choices=["receive", "extract"], default=["receive", "extract"])
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
     parser.add_argument("--kinds", nargs="*", choices=_KINDS, default=list(_KINDS), help="sizes of objects")
     parser.add_argument("--associations", nargs="*", type=int, default=[1, 4, 16])
@@ -24,9 +25,22 @@ def main() -> None:
         "--peers", action=argparse.BooleanOptionalAction, default=True, help="Orthanc and pynetdicom too"
     )
     parser.add_argument("--objects", type=int, default=0, help="objects an association sends")
-    parser.add_argument("--save", action="store_true", help="write bench/results/receive.md and .svg")
+    parser.add_argument("--save", action="store_true", help="write bench/results/")
     chosen = parser.parse_args()
+    if "extract" in chosen.what:
+        _extract(chosen)
+    if "receive" in chosen.what:
+        _receive(chosen)
 
+
+def _extract(chosen: argparse.Namespace) -> None:
+    measured = extract.table(extract.compare(chosen.rounds, lambda line: print("  " + line, flush=True)))
+    print(measured)
+    if chosen.save:
+        _save("extract.md", "Describing", measured)
+
+
+def _receive(chosen: argparse.Namespace) -> None:
     results: list[tuple[str, list[Series]]] = []
     for kind in chosen.kinds:
         for associations in chosen.associations:
@@ -38,11 +52,13 @@ def main() -> None:
                 results.append((title, measured))
                 print(report.table(title, measured, _REFERENCE), flush=True)
     if chosen.save:
-        _RESULTS.mkdir(exist_ok=True)
-        tables = [report.table(title, series, _REFERENCE) for title, series in results]
-        text = "\n".join(["# Receiving", "", report.machine(), "", *tables])
-        (_RESULTS / "receive.md").write_text(text)
+        _save("receive.md", "Receiving", *(report.table(title, series, _REFERENCE) for title, series in results))
         (_RESULTS / "receive.svg").write_text(report.plot(results, _REFERENCE))
+
+
+def _save(name: str, title: str, *tables: str) -> None:
+    _RESULTS.mkdir(exist_ok=True)
+    (_RESULTS / name).write_text("\n".join([f"# {title}", "", report.machine(), "", *tables]))
 
 
 def _measure(kind: load.Kind, associations: int, objects: int, nagle: str, chosen: argparse.Namespace) -> list[Series]:

@@ -42,7 +42,7 @@ class Load:
     def __init__(self, directory: Path, kind: Kind, associations: int, objects: int = 0) -> None:
         self.kind = kind
         each = objects or kind.objects
-        self.studies = [make_study(directory / f"{n}", f"BENCH-{n}", each, rows=kind.rows) for n in range(associations)]
+        self.studies = [make_study(directory / f"{n}", f"PAT-{n}", each, rows=kind.rows) for n in range(associations)]
         self.objects = each * associations
         self.bytes = sum(path.stat().st_size for study in self.studies for path in study.files.values())
         self._places: dict[Path, list[tuple[int, str]]] = {}
