@@ -7,11 +7,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test lint peers venv clean
+.PHONY: help demo test soak lint peers venv install uninstall clean
 
 help:
 	@echo "make demo   a study goes in, a pipeline runs on it, the journey is printed"
 	@echo "make test   ruff, mypy, pytest, against real DICOM peers"
+	@echo "make soak   the long tests: every kill point, 200 random kills, 1000 associations"
+	@echo "make install, make uninstall   on this machine; see docs/installation.md"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   the virtual environment in $(VENV)"
 	@echo "make clean  delete $(VENV) and what tools left"
@@ -34,6 +36,15 @@ lint: $(STAMP)
 
 test: peers lint
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+soak: peers $(STAMP)
+	$(BIN)/pytest -m soak $(PYTEST_ARGS)
+
+install:
+	@PYTHON="$(PYTHON)" tools/install
+
+uninstall:
+	@tools/install uninstall
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
