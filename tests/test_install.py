@@ -14,14 +14,15 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED = ("actors", "cli", "configs", "docs", "protocol", "supervisor", "systemd", "tools", "Makefile")
 
-# What tools/install wants of pip, without a network: `python -m pip install … SOURCE[EXTRAS]`.
+# What tools/install wants of pip, without a network: `python -m pip install … SOURCE[EXTRAS]`; dependencies are ours.
 PIP = """
-import pathlib, re, shutil, sys, sysconfig
+import os, pathlib, re, shutil, sys, sysconfig
 source = pathlib.Path(sys.argv[-1].partition("[")[0])
 target = pathlib.Path(sysconfig.get_path("purelib"))
 for package in ("actors", "cli", "protocol", "supervisor"):
     shutil.copytree(source / package, target / package)
 version = re.search(r'^version = "(.+)"', (source / "pyproject.toml").read_text(), re.M)[1]
+(target / "dependencies.pth").write_text(os.environ["TEST_DEPENDENCIES"])
 metadata = target / f"dicom_adapter-{version}.dist-info"
 metadata.mkdir()
 (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\\nName: dicom-adapter\\nVersion: {version}\\n")
@@ -54,7 +55,7 @@ class Machine:
             (stand_in / "pip").mkdir(parents=True)
             (stand_in / "pip/__init__.py").touch()
             (stand_in / "pip/__main__.py").write_text(pip)
-            self.environ["PYTHONPATH"] = f"{stand_in}:{sysconfig.get_path('purelib')}"
+            self.environ.update(PYTHONPATH=str(stand_in), TEST_DEPENDENCIES=sysconfig.get_path("purelib"))
 
     def set_version(self, version: str) -> None:
         """Make the source one of another version."""
