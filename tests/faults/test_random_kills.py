@@ -96,4 +96,4 @@ def test_a_short_run(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_200_kills_over_20000_instances(tmp_path: Path) -> None:
-    run(tmp_path, kills=200, instances=20_000, pause_seconds=2.0, study_objects=120, sender_pause=0.4)
+    run(tmp_path, kills=200, instances=20_000, pause_seconds=1.5, study_objects=120, sender_pause=0.4)
