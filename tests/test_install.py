@@ -14,6 +14,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED = ("actors", "cli", "configs", "docs", "protocol", "supervisor", "systemd", "tools", "Makefile")
 
+# A virtual environment without pip is made in a moment.
+INTERPRETER = f"""#!/bin/sh
+case "$1 $2" in "-m venv") shift 2; exec {sys.executable} -m venv --without-pip "$@" ;; esac
+exec {sys.executable} "$@"
+"""
+
 # What tools/install wants of pip, without a network: `python -m pip install … SOURCE[EXTRAS]`; dependencies are ours.
 PIP = """
 import os, pathlib, re, shutil, sys, sysconfig
@@ -55,7 +61,11 @@ class Machine:
             (stand_in / "pip").mkdir(parents=True)
             (stand_in / "pip/__init__.py").touch()
             (stand_in / "pip/__main__.py").write_text(pip)
-            self.environ.update(PYTHONPATH=str(stand_in), TEST_DEPENDENCIES=sysconfig.get_path("purelib"))
+            interpreter = stand_in / "python"
+            interpreter.write_text(INTERPRETER)
+            interpreter.chmod(0o755)
+            dependencies = sysconfig.get_path("purelib")
+            self.environ.update(PYTHONPATH=str(stand_in), PYTHON=str(interpreter), TEST_DEPENDENCIES=dependencies)
 
     def set_version(self, version: str) -> None:
         """Make the source one of another version."""
