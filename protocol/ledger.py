@@ -16,7 +16,15 @@ import peewee as pw
 
 from protocol import migrations
 from protocol.errors import ConfigurationError, LedgerError
-from protocol.states import GroupState, InstanceState, JobState, RunState
+from protocol.states import (
+    DeliveryState,
+    GroupState,
+    InstanceState,
+    JobState,
+    RequestState,
+    RunState,
+    TaskState,
+)
 
 SCHEMA_VERSION = migrations.latest()
 PAGE_ROWS = 500
@@ -241,6 +249,91 @@ class Run(Row):
     ended_ns = pw.BigIntegerField(null=True)
 
 
+class Result(Row):
+    """What a run that succeeded left for its pipeline's destinations; committed with the run's end.
+
+    `directory` is absolute; `files` are names below it; `exports` are the pipeline's, as they were then.
+    """
+
+    run_id = pw.TextField(primary_key=True)
+    job_id = pw.TextField()
+    payload_id = pw.TextField()
+    pipeline_id = pw.TextField()
+    directory = pw.TextField()
+    files = JsonField()
+    exports = JsonField()
+    created_ns = pw.BigIntegerField(index=True)
+
+
+# Owner: exporter.
+
+
+class ExportTask(Row):
+    """Files of a job's payload on their way to destinations.
+
+    `task_id` is a UUID; `origin` is the results service that it came from, `embedded` or `clara`; `agent`,
+    `parameters` and `uris` are as in the Results Service; `retries` counts failures that were reported with a retry.
+    """
+
+    task_id = pw.TextField(primary_key=True)
+    origin = pw.TextField()
+    job_id = pw.TextField(index=True)
+    payload_id = pw.TextField()
+    pipeline_id = pw.TextField()
+    agent = pw.TextField()
+    parameters = pw.TextField()
+    uris = JsonField()
+    state = pw.TextField(default=TaskState.PENDING, index=True)
+    retries = pw.IntegerField(default=0)
+    next_try_ns = pw.BigIntegerField(default=0)
+    last_error = pw.TextField(default="")
+    created_ns = pw.BigIntegerField(index=True)
+    updated_ns = pw.BigIntegerField()
+
+
+class Delivery(Row):
+    """One file of a task on its way to one destination. `tries` counts attempts; `last_error` is for people."""
+
+    delivery_id = pw.BigAutoField()
+    task_id = pw.TextField()
+    destination = pw.TextField()
+    uri = pw.TextField()
+    sop_instance_uid = pw.TextField(default="")
+    state = pw.TextField(default=DeliveryState.PENDING)
+    tries = pw.IntegerField(default=0)
+    last_error = pw.TextField(default="")
+    updated_ns = pw.BigIntegerField()
+
+    class Meta:
+        indexes = ((("task_id", "destination", "uri"), True),)
+
+
+# Owner: retriever.
+
+
+class InferenceRequest(Row):
+    """A request to pull data and run an algorithm on it.
+
+    `job_id` is our UUID; `digest` tells whether a request that comes again is the same; `request` is its body and
+    `outputs` its output resources (a JSON list of uri, authType, authId), both sealed by `protocol.vault`.
+    """
+
+    transaction_id = pw.TextField(primary_key=True)
+    job_id = pw.TextField(unique=True)
+    platform_job_id = pw.TextField(default="", index=True)
+    payload_id = pw.TextField(default="", index=True)
+    digest = pw.TextField()
+    request = pw.TextField()
+    outputs = pw.TextField()
+    state = pw.TextField(default=RequestState.QUEUED, index=True)
+    status = pw.TextField(default="Unknown")
+    message = pw.TextField(default="")
+    tries = pw.IntegerField(default=0)
+    next_try_ns = pw.BigIntegerField(default=0)
+    created_ns = pw.BigIntegerField(index=True)
+    updated_ns = pw.BigIntegerField()
+
+
 # Owner: guardian.
 
 
@@ -266,6 +359,10 @@ TABLES: tuple[type[Row], ...] = (
     Job,
     Submission,
     Run,
+    Result,
+    ExportTask,
+    Delivery,
+    InferenceRequest,
     Reclaim,
 )
 

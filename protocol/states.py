@@ -51,9 +51,36 @@ class RunState(StrEnum):
     CANCELED = "Canceled"
 
 
-State = TypeVar("State", InstanceState, GroupState, JobState, RunState)
+class TaskState(StrEnum):
+    """An export task, as the Results Service names its states; a person may cancel one."""
+
+    PENDING = "Pending"
+    IN_PROGRESS = "InProgress"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELED = "Canceled"
+
+
+class DeliveryState(StrEnum):
+    """One file on its way to one destination."""
+
+    PENDING = "Pending"  # to be sent, for the first time or again
+    DELIVERED = "Delivered"  # the destination has acknowledged it
+    REFUSED = "Refused"  # it would never be taken
+
+
+class RequestState(StrEnum):
+    """An inference request's retrieval, as `/api/inference/status` names it."""
+
+    QUEUED = "Queued"
+    IN_PROCESS = "InProcess"
+    COMPLETED = "Completed"
+
+
+State = TypeVar("State", InstanceState, GroupState, JobState, RunState, TaskState, DeliveryState, RequestState)
 
 _I, _G, _J, _R = InstanceState, GroupState, JobState, RunState
+_T, _D, _Q = TaskState, DeliveryState, RequestState
 
 # Where a step that failed goes back to, to be tried again (design: one state back).
 STEP_BACK: dict[JobState, JobState] = {
@@ -97,6 +124,23 @@ _TRANSITIONS: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         _R.SUCCEEDED: frozenset(),
         _R.FAILED: frozenset(),
         _R.CANCELED: frozenset(),
+    },
+    _T: {
+        _T.PENDING: frozenset({_T.IN_PROGRESS, _T.CANCELED}),
+        _T.IN_PROGRESS: frozenset({_T.PENDING, _T.SUCCEEDED, _T.FAILED, _T.CANCELED}),
+        _T.SUCCEEDED: frozenset(),
+        _T.FAILED: frozenset({_T.PENDING, _T.CANCELED}),  # a person tries it again, or gives it up
+        _T.CANCELED: frozenset(),
+    },
+    _D: {
+        _D.PENDING: frozenset({_D.DELIVERED, _D.REFUSED}),
+        _D.DELIVERED: frozenset(),
+        _D.REFUSED: frozenset({_D.PENDING}),  # a person tries it again
+    },
+    _Q: {
+        _Q.QUEUED: frozenset({_Q.IN_PROCESS}),
+        _Q.IN_PROCESS: frozenset({_Q.QUEUED, _Q.COMPLETED}),
+        _Q.COMPLETED: frozenset(),
     },
 }
 

@@ -5,7 +5,18 @@ import itertools
 import pytest
 
 from protocol.errors import IllegalTransitionError
-from protocol.states import STEP_BACK, GroupState, InstanceState, JobState, RunState, advance, is_final
+from protocol.states import (
+    STEP_BACK,
+    DeliveryState,
+    GroupState,
+    InstanceState,
+    JobState,
+    RequestState,
+    RunState,
+    TaskState,
+    advance,
+    is_final,
+)
 
 LEGAL = {
     ("Queued", "Creating"), ("Queued", "Faulted"),
@@ -36,7 +47,10 @@ def test_a_failed_step_goes_back_one_state_from_which_it_is_entered_again() -> N
         assert advance(before, step) is step
 
 
-@pytest.mark.parametrize("kind", [InstanceState, GroupState, JobState, RunState])
+KINDS = (InstanceState, GroupState, JobState, RunState, TaskState, DeliveryState, RequestState)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_life_cycle_ends_somewhere_and_no_state_is_followed_by_itself(kind: type) -> None:
     assert any(is_final(state) for state in kind)
     for state in kind:
