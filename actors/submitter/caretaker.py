@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from actors.actor import Actor
-from actors.submitter.platforms.base import Platform, PlatformState
 from actors.submitter.progress import Progress, with_jobs
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.errors import AdapterError
-from protocol.ledger import PAGE_ROWS, Ledger, Submission, pages, tuples
+from protocol.ledger import PAGE_ROWS, Ledger, Submission, pages
+from protocol.platforms.base import Platform, PlatformState, Sought
 from protocol.states import JobState, RunState
 
-_FOLLOW_SECONDS = 1.0
 _CANCEL_SECONDS = 5.0
 FEW = 2  # jobs that are taken up when the platform answers again; doubled each time that it still does
 
@@ -46,7 +45,7 @@ class Caretaker:
         self._take_up = take_up
         self._pool = ThreadPoolExecutor(3, thread_name_prefix="chore")
         self._going: set[str] = set()
-        self._followed: dict[str, str] = {}
+        self._followed: dict[str, tuple[str, Sought]] = {}
         self._handful = FEW
         self._discarded_waiting = True
 
@@ -56,12 +55,13 @@ class Caretaker:
         Args:
             probe_seconds: how often a platform that was away is asked whether it is back.
         """
-        query = Submission.select(Submission.job_id, Submission.platform_state).where(
+        query = Submission.select(Submission.job_id, Submission.platform_job_id, Submission.platform_state).where(
             Submission.platform_state.in_(self._platform.unfinished_states)
         )
         for page in pages(query, Submission.job_id):
-            self._followed.update((row.job_id, row.platform_state) for row in page)
-        self._actor.every(_FOLLOW_SECONDS, self._follow_all)
+            for row in page:
+                self.follow(Sought(job_id=row.job_id, platform_job_id=row.platform_job_id), row.platform_state)
+        self._actor.every(self._platform.follow_seconds, self._follow_all)
         self._actor.every(probe_seconds, lambda: self._with_ledger(self._probe))
         self._actor.every(_CANCEL_SECONDS, lambda: self._with_ledger(self._cancel_some))
 
@@ -71,17 +71,17 @@ class Caretaker:
 
     # Started jobs.
 
-    def follow(self, job_id: str, state: str) -> None:
+    def follow(self, job: Sought, state: str) -> None:
         """Watch what becomes of a job that was just started."""
-        self._followed[job_id] = state
+        self._followed[job.job_id] = (state, job)
 
     def _follow_all(self) -> None:
-        followed = list(self._followed)
+        followed = [job for _, job in self._followed.values()]
         if followed:
             self._do("follow", lambda: self._platform.states(followed), self._note_states)
 
     def _note_states(self, states: dict[str, PlatformState]) -> None:
-        changed = {job_id: state for job_id, state in states.items() if self._followed.get(job_id) != state.name}
+        changed = {job_id: state for job_id, state in states.items() if self._followed[job_id][0] != state.name}
         if not changed:
             return
         with self._ledger.transaction():
@@ -90,10 +90,9 @@ class Caretaker:
                     Submission.job_id == job_id
                 ).execute()
         for job_id, state in changed.items():
-            if state.final:
-                del self._followed[job_id]
-            else:
-                self._followed[job_id] = state.name
+            _, job = self._followed.pop(job_id)
+            if not state.final:
+                self._followed[job_id] = (state.name, job)
 
     # A platform that was away.
 
@@ -103,12 +102,12 @@ class Caretaker:
 
     def _probe(self) -> None:
         """Ask for one of the jobs that faulted because the platform was away; any answer will do."""
-        query = Submission.select(Submission.job_id).where(
-            (Submission.state == JobState.FAULTED) & Submission.unreachable
-        )
-        job_ids = [job_id for (job_id,) in tuples(query.order_by(Submission.updated_ns).limit(self._handful))]
-        if job_ids:
-            self._do("probe", lambda: self._platform.find(job_ids[0]), lambda _: self._answered(job_ids))
+        query = Submission.select().where((Submission.state == JobState.FAULTED) & Submission.unreachable)
+        rows = list(query.order_by(Submission.updated_ns).limit(self._handful))
+        if rows:
+            job_ids = [row.job_id for row in rows]
+            sought = with_jobs(rows[:1])[0].sought()
+            self._do("probe", lambda: self._platform.find(sought), lambda _: self._answered(job_ids))
 
     def _answered(self, job_ids: list[str]) -> None:
         rows = list(Submission.select().where(Submission.job_id.in_(job_ids), Submission.state == JobState.FAULTED))
@@ -126,18 +125,17 @@ class Caretaker:
     def _cancel_some(self) -> None:
         if not self._discarded_waiting:
             return
-        query = Submission.select(Submission.job_id).where(
-            (Submission.state == JobState.DISCARDED) & (Submission.platform_state == "")
-        )
-        job_ids = [job_id for (job_id,) in tuples(query.limit(PAGE_ROWS))]
-        self._discarded_waiting = bool(job_ids)
-        if job_ids:
-            self._do("cancel", lambda: self._cancel(job_ids), self._note_canceled)
+        query = Submission.select().where((Submission.state == JobState.DISCARDED) & (Submission.platform_state == ""))
+        rows = list(query.limit(PAGE_ROWS))
+        self._discarded_waiting = bool(rows)
+        if rows:
+            discarded = [progress.sought() for progress in with_jobs(rows)]
+            self._do("cancel", lambda: self._cancel(discarded), self._note_canceled)
 
-    def _cancel(self, job_ids: list[str]) -> list[str]:
-        for job_id in job_ids:
-            self._platform.cancel(job_id)
-        return job_ids
+    def _cancel(self, discarded: list[Sought]) -> list[str]:
+        for job in discarded:
+            self._platform.cancel(job)
+        return [job.job_id for job in discarded]
 
     def _note_canceled(self, job_ids: list[str]) -> None:
         with self._ledger.transaction():

@@ -6,10 +6,10 @@ A value is at most 256 bytes of UTF-8, as Clara Platform wants it.
 from collections.abc import Sequence
 
 from protocol.ledger import Instance, Job, pages
+from protocol.platforms.base import JOB_ID_KEY
 from protocol.states import InstanceState
 
 VALUE_BYTES = 256
-JOB_ID_KEY = "DicomAdapterJobId"
 
 
 def of_job(job: Job) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from actors.submitter.platforms.base import PayloadFile
 from protocol.ledger import Instance, pages
+from protocol.platforms.base import PayloadFile
 from protocol.spool import INSTANCE_SUFFIX, Spool, payload_name
 from protocol.states import InstanceState
 

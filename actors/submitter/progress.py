@@ -9,6 +9,7 @@ from typing import Any
 
 from actors.submitter.steps import STEPS, UNDER_WAY, Columns, Task
 from protocol.ledger import Job, Submission
+from protocol.platforms.base import Sought
 from protocol.priority import queue_rank
 from protocol.states import STEP_BACK, JobState, advance
 
@@ -51,8 +52,10 @@ class Progress:
 
     def begin(self) -> Task:
         """Enter the next step, or again the one that was under way when the last process ended."""
+        doing = STEPS[self.state].doing if self.state in STEPS else self.state
+        tried_ns = next((when for state, when in reversed(self.row.steps) if state == doing), 0)
         if self.state in STEPS:
-            self._advance(STEPS[self.state].doing)
+            self._advance(doing)
         return Task(
             job=self.job,
             doing=self.state,
@@ -61,6 +64,16 @@ class Progress:
             payload_directory=self.row.payload_directory,
             uploaded=self.row.uploaded,
             again=self._again,
+            tried_ns=tried_ns,
+        )
+
+    def sought(self) -> Sought:
+        """How to find the job on the platform."""
+        return Sought(
+            job_id=self.job_id,
+            platform_job_id=self.row.platform_job_id,
+            pipeline_id=self.job.pipeline_id,
+            created_ns=self.job.created_ns,
         )
 
     def succeed(self, columns: Columns) -> None:

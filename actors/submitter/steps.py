@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from actors.submitter import metadata, payload
-from actors.submitter.platforms.base import JobRequest, Platform, PlatformJob
 from protocol import killpoints
 from protocol.config import settings
 from protocol.errors import RefusedError
 from protocol.ledger import Job
+from protocol.platforms.base import JobRequest, Platform, PlatformJob, Sought
 from protocol.spool import Spool
 from protocol.states import JobState
 
@@ -28,6 +28,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         platform_job_id, payload_id, payload_directory: as known from its creation.
         uploaded: files known to be on the platform.
         again: whether the step may have been done, or begun, before.
+        tried_ns: wall time at which it was begun before.
     """
 
     job: Job
@@ -37,6 +38,17 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     payload_directory: str
     uploaded: int
     again: bool
+    tried_ns: int = 0
+
+    def sought(self) -> Sought:
+        """How to find the job on the platform."""
+        return Sought(
+            job_id=self.job.job_id,
+            platform_job_id=self.platform_job_id,
+            pipeline_id=self.job.pipeline_id,
+            created_ns=self.job.created_ns,
+            tried_ns=self.tried_ns,
+        )
 
     def platform_job(self) -> PlatformJob:
         """What is known of the job on the platform."""
@@ -71,7 +83,7 @@ Columns = Mapping[str, Any]
 def create(around: Surroundings, task: Task) -> Columns:
     """Create the job, unless it was created by a try whose answer was lost."""
     job = task.job
-    found = around.platform.find(job.job_id) if task.again else None
+    found = around.platform.find(task.sought()) if task.again else None
     if found is None:
         found = around.platform.create(
             JobRequest(
@@ -113,7 +125,7 @@ def upload(around: Surroundings, task: Task) -> Columns:
         missing = page[max(0, task.uploaded - count) :]
         count += len(page)
         if missing:
-            around.platform.upload(task.platform_job(), missing)
+            around.platform.upload(task.platform_job(), missing, again=task.again)
     killpoints.reach("submitter.uploaded")
     return {"uploaded": count}
 
@@ -127,7 +139,7 @@ def start(around: Surroundings, task: Task) -> Columns:
 
 
 def _found(around: Surroundings, task: Task) -> PlatformJob:
-    found = around.platform.find(task.job.job_id)
+    found = around.platform.find(task.sought())
     if found is None:
         raise RefusedError("the platform does not know the job any more: discard it, and send the study again")
     return found

@@ -16,8 +16,6 @@ import peewee as pw
 
 from actors.actor import Actor
 from actors.submitter.caretaker import Caretaker
-from actors.submitter.platforms.base import Platform, StepInterruptedError
-from actors.submitter.platforms.embedded import PATIENCE_SECONDS, EmbeddedPlatform
 from actors.submitter.progress import Progress, with_jobs
 from actors.submitter.scheduler import Scheduler
 from actors.submitter.steps import UNDER_WAY, Columns, Surroundings, Task
@@ -26,13 +24,17 @@ from protocol.availability import LEDGER_AWAY, Availability
 from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
-from protocol.errors import AdapterError, ConfigurationError, RefusedError, UnavailableError
+from protocol.errors import AdapterError, RefusedError, UnavailableError
 from protocol.ledger import PAGE_ROWS, Job, Ledger, Submission, pages, tuples
+from protocol.platforms import open_platform
+from protocol.platforms.base import StepInterruptedError
+from protocol.platforms.embedded import PATIENCE_SECONDS
 from protocol.spool import Spool
 from protocol.states import JobState
 
 PLACES = 8
 _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
+_GRACE_SECONDS = 2.0  # for a call that is under way when this process is to end
 _SWEEP_MARGIN_NS = 3600 * NANOSECONDS  # for commits that take long, and clocks that are set back
 _OVER = (JobState.COMPLETED, JobState.FAULTED, JobState.DISCARDED)
 _UNFINISHED = tuple(state for state in JobState if state not in _OVER)
@@ -77,9 +79,9 @@ class Submitter(Actor):
         """Take over what the last process left.
 
         Raises:
-            ConfigurationError: the configured platform is none that this version knows.
+            ConfigurationError: the configured platform is none that can be used here.
         """
-        self._platform = self._open_platform()
+        self._platform = open_platform(self.settings, self.bus, self._stopping, self.patience_seconds)
         self._ledger = Ledger(self.settings.database, busy_seconds=_BUSY_SECONDS, waiting=self.wait_for_ledger)
         self._availability = Availability(self._ledger, self.log)
         self._spool = Spool(self.settings.storage.temporary)
@@ -102,12 +104,14 @@ class Submitter(Actor):
             self.finish()
 
     def drain(self) -> None:
-        """Break steps off where they can be repeated."""
+        """Break steps off where they can be repeated; a call that a platform answers soon is let through."""
         self._stopping.set()
+        self.after(_GRACE_SECONDS, self._platform.close)
 
     def stop(self) -> None:
         """Wait for the threads, since the bus cannot be closed under them; each is through within seconds."""
         self._stopping.set()
+        self._platform.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._caretaker.stop()
         self._ledger.close()
@@ -151,15 +155,6 @@ class Submitter(Actor):
         return messages.Refused(reason=f"the ledger does not answer now ({error}): try again", transient=True)
 
     # Taking over.
-
-    def _open_platform(self) -> Platform:
-        endpoint = self.settings.services.platform.endpoint
-        if endpoint != "embedded":
-            raise ConfigurationError(
-                f"DicomAdapter.services.platform.endpoint is {endpoint}: this version has the embedded platform only; "
-                "set it to embedded"
-            )
-        return EmbeddedPlatform(self.bus, self._stopping, self.patience_seconds)
 
     def _sweep(self) -> None:
         """Find jobs whose message was lost."""
@@ -303,7 +298,7 @@ class Submitter(Actor):
             self.log.warning(
                 "payload_differs", job_id=progress.job_id, files=progress.row.uploaded, instances=progress.job.instances
             )
-        self._caretaker.follow(progress.job_id, progress.row.platform_state)
+        self._caretaker.follow(progress.sought(), progress.row.platform_state)
 
     def _tell_failed(self, progress: Progress, step: JobState, *, again: bool) -> None:
         fields: dict[str, Any] = {

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from actors.submitter.payload import files
-from actors.submitter.platforms.base import PlatformJob
 from actors.submitter.submitter import Submitter
 from protocol import messages
 from protocol.birth import Birth
 from protocol.channels import PLATFORM_COMMANDS
 from protocol.ledger import Job, Submission
+from protocol.platforms.base import PlatformJob
 from protocol.spool import walk_files
 from protocol.states import JobState, RunState
 from tests.actors.platform.world import World
@@ -200,8 +200,8 @@ def test_an_upload_goes_on_where_it_was_and_repeats_harmlessly(world: World, her
     platform = here.actor._platform
     (payload / Path(first[0].name).parent).mkdir(parents=True)
     (payload / first[0].name).write_bytes(b"of another size")
-    platform.upload(on_platform, first)
-    platform.upload(on_platform, [*first, *second])
+    platform.upload(on_platform, first, again=False)
+    platform.upload(on_platform, [*first, *second], again=True)
     for file in (*first, *second):
         assert (payload / file.name).samefile(file.path)
 
@@ -213,9 +213,9 @@ def test_where_no_link_can_be_made_files_are_copied_once(world: World, here: Her
         if os.stat(other).st_dev == world.spool.root.stat().st_dev:
             pytest.skip("there is no second file system")
         on_platform = PlatformJob(job_id="j", platform_job_id="r", payload_id="p", payload_directory=other)
-        here.actor._platform.upload(on_platform, page)
+        here.actor._platform.upload(on_platform, page, again=True)
         before = [Path(other, file.name).stat().st_ino for file in page]
-        here.actor._platform.upload(on_platform, page)
+        here.actor._platform.upload(on_platform, page, again=True)
         assert [Path(other, file.name).stat().st_ino for file in page] == before
         for file in page:
             assert Path(other, file.name).read_bytes() == Path(file.path).read_bytes()

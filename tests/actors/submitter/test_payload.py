@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from actors.submitter import payload
-from actors.submitter.platforms.base import PayloadFile
 from protocol.ledger import Instance
+from protocol.platforms.base import PayloadFile
 from protocol.states import InstanceState
 from tests.actors.platform.world import World
 

@@ -1,20 +1,45 @@
-"""What the submitter needs of a platform: the interface that every kind of platform implements.
+"""What is needed of a platform: the interface that every kind of platform implements.
 
 All methods are called in worker threads, several at once, and each of them returns or raises within a bounded time. A
 job is known by its own UUID on both sides; after an unknown outcome `find` tells what the platform has.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO, ClassVar
 
 import msgspec
 
 from protocol.errors import AdapterError
 
+JOB_ID_KEY = "DicomAdapterJobId"
+"""The name of the metadata that holds a job's own UUID."""
+
+
+class PlatformError(AdapterError):
+    """The platform answered, and it was no success: a fault of its own, or nothing that could be understood."""
+
 
 class StepInterruptedError(AdapterError):
     """This process is about to end: the step is done again by the next one, and this was no failure."""
+
+
+class Sought(msgspec.Struct, frozen=True, kw_only=True):
+    """A job to look for; the more is known, the less a platform has to search.
+
+    Args:
+        job_id: our UUID.
+        platform_job_id: the platform's own identifier, once it is known.
+        pipeline_id: what the job runs.
+        created_ns: wall time before which it cannot have been created on the platform; 0 when not known.
+        tried_ns: wall time at which its creation was tried last, without an answer that was heard; 0 for never.
+    """
+
+    job_id: str
+    platform_job_id: str = ""
+    pipeline_id: str = ""
+    created_ns: int = 0
+    tried_ns: int = 0
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,14 +108,18 @@ class Platform(ABC):
     """A platform that runs jobs.
 
     Every method raises `UnavailableError` when the platform cannot be reached or cannot do it now, `RefusedError`
-    when it never will, `StorageError` when files on this machine are the trouble, and `StepInterruptedError`.
+    when it never will, `PlatformError` when it failed, `StorageError` when files on this machine are the trouble, and
+    `StepInterruptedError`.
     """
+
+    follow_seconds: ClassVar[float] = 1.0
+    """How often it may be asked for the states of started jobs."""
 
     unfinished_states: ClassVar[tuple[str, ...]]
     """Words for the states of started jobs that are not final; the first one is a job's that was just started."""
 
     @abstractmethod
-    def find(self, job_id: str) -> PlatformJob | None:
+    def find(self, sought: Sought) -> PlatformJob | None:
         """Look a job up by our UUID; None when the platform answers that it has none."""
 
     @abstractmethod
@@ -102,17 +131,39 @@ class Platform(ABC):
         """Add metadata, of which the platform has none yet."""
 
     @abstractmethod
-    def upload(self, job: PlatformJob, files: Sequence[PayloadFile]) -> None:
-        """Bring files into the payload; they are there durably when this returns. It may be repeated."""
+    def upload(self, job: PlatformJob, files: Sequence[PayloadFile], *, again: bool) -> None:
+        """Bring files into the payload; the platform has answered for each when this returns.
+
+        Args:
+            job: as created.
+            files: what belongs there.
+            again: whether some may be there already, whole or in part; what is whole is not brought again.
+        """
 
     @abstractmethod
     def start(self, job: PlatformJob) -> None:
         """Start a job whose payload is complete."""
 
     @abstractmethod
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, sought: Sought) -> None:
         """Let the platform give a job up, if it has it and it is not over."""
 
     @abstractmethod
-    def states(self, job_ids: Collection[str]) -> dict[str, PlatformState]:
-        """States of started jobs; what the platform does not know is left out."""
+    def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:
+        """States of started jobs by our UUIDs; one that was not asked for this time is left out."""
+
+    @abstractmethod
+    def download(self, payload_id: str, name: str, target: BinaryIO) -> None:
+        """Write a file of a payload, as a job left it, to an open file; what was written is not synced.
+
+        Args:
+            payload_id: the platform's own identifier of the payload.
+            name: of the file, below the payload's root.
+            target: where its bytes go; it holds some of them when this raises.
+
+        Raises:
+            RefusedError: the payload, or a file of that name in it, is not there.
+        """
+
+    def close(self) -> None:  # noqa: B027 - not every kind holds something
+        """Break off what is under way in other threads, and let go of what is held."""

@@ -1,27 +1,29 @@
-"""The embedded platform as the submitter sees it: commands to the platform actor, hard links into its directories."""
+"""The embedded platform as others see it: commands to the platform actor, hard links into its directories."""
 
 import contextlib
 import errno
-import itertools
 import os
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import BinaryIO
 
-from actors.submitter.platforms.base import (
+from protocol import killpoints, messages
+from protocol.bus import Bus, Client
+from protocol.channels import PLATFORM_COMMANDS
+from protocol.errors import RefusedError, StorageError, UnavailableError
+from protocol.ledger import PAGE_ROWS, Result, Run, tuples
+from protocol.platforms.base import (
     JobRequest,
     PayloadFile,
     Platform,
     PlatformJob,
     PlatformState,
+    Sought,
     StepInterruptedError,
 )
-from protocol import killpoints, messages
-from protocol.bus import Bus, Client
-from protocol.channels import PLATFORM_COMMANDS
-from protocol.errors import StorageError, UnavailableError
-from protocol.ledger import PAGE_ROWS, Run, tuples
 from protocol.spool import DIRECTORY_MODE, FILE_MODE, sync_directory
 from protocol.states import RunState, is_final
 
@@ -31,6 +33,7 @@ _ANSWER_SECONDS = 2.0
 _PAUSE_SECONDS = 0.2
 PATIENCE_SECONDS = 15.0
 
+_COPY_BYTES = 1 << 20
 _NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP})
 
 
@@ -51,10 +54,10 @@ class EmbeddedPlatform(Platform):
         self._patience_seconds = patience_seconds
         self._of_thread = threading.local()
 
-    def find(self, job_id: str) -> PlatformJob | None:
+    def find(self, sought: Sought) -> PlatformJob | None:
         """Look a job up by our UUID."""
-        answer = self._ask(messages.FindRun(job_id=job_id))
-        return _job(job_id, answer) if isinstance(answer, messages.RunCreated) else None
+        answer = self._ask(messages.FindRun(job_id=sought.job_id))
+        return _job(sought.job_id, answer) if isinstance(answer, messages.RunCreated) else None
 
     def create(self, request: JobRequest) -> PlatformJob:
         """Create a job, or find it when it was created before."""
@@ -73,7 +76,7 @@ class EmbeddedPlatform(Platform):
         """Add metadata."""
         self._ask(messages.AddRunMetadata(run_id=job.platform_job_id, metadata=dict(metadata)))
 
-    def upload(self, job: PlatformJob, files: Sequence[PayloadFile]) -> None:
+    def upload(self, job: PlatformJob, files: Sequence[PayloadFile], *, again: bool) -> None:  # noqa: ARG002 - see _put
         """Link files into the payload directory, then sync each directory once."""
         made: set[str] = set()
         try:
@@ -98,20 +101,33 @@ class EmbeddedPlatform(Platform):
         """Queue the job's pipeline."""
         self._ask(messages.StartRun(run_id=job.platform_job_id))
 
-    def cancel(self, job_id: str) -> None:
+    def cancel(self, sought: Sought) -> None:
         """Give a job up, if the platform has it."""
-        job = self.find(job_id)
+        job = self.find(sought)
         if job is not None:
             self._ask(messages.CancelRun(run_id=job.platform_job_id))
 
-    def states(self, job_ids: Collection[str]) -> dict[str, PlatformState]:
+    def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:
         """Read the platform's rows; no command is needed for this."""
         found: dict[str, PlatformState] = {}
-        remaining = iter(job_ids)
-        while page := list(itertools.islice(remaining, PAGE_ROWS)):
+        for first in range(0, len(jobs), PAGE_ROWS):
+            page = [job.job_id for job in jobs[first : first + PAGE_ROWS]]
             for job_id, state in tuples(Run.select(Run.job_id, Run.state).where(Run.job_id.in_(page))):
                 found[job_id] = PlatformState(name=state, final=is_final(RunState(state)))
         return found
+
+    def download(self, payload_id: str, name: str, target: BinaryIO) -> None:
+        """Copy a file that the payload's run left; only what is registered as its result can be named."""
+        row = Result.get_or_none(Result.payload_id == payload_id)
+        if row is None or name not in row.files:
+            raise RefusedError("the payload has no such file: its run left none of this name")
+        try:
+            with open(os.path.join(row.directory, name), "rb") as source:
+                shutil.copyfileobj(source, target, _COPY_BYTES)
+        except FileNotFoundError:
+            raise RefusedError(f"a result of payload {payload_id} is not there any more") from None
+        except OSError as error:
+            raise StorageError(f"a result of payload {payload_id} could not be copied: {error.strerror}") from error
 
     def _ask(self, command: messages.Message) -> messages.Message:
         """Ask until there is an answer, or patience ends; all commands may be repeated."""

@@ -1,1 +1,0 @@
-"""The platforms that jobs can be submitted to, behind one small interface."""
