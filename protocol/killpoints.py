@@ -23,6 +23,7 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "receiver.directory-synced": "an instance is durable, and its sender does not know",
         "receiver.answered": "the sender knows, and no other process",
         "receiver.announced": "an extractor was told",
+        "extractor.reading": "an instance is about to be read, and the extractor's note says so",
         "extractor.described": "headers were read, and nobody was told",
         "extractor.descriptions-sent": "the processor was told",
         "processor.instances-placed": "a batch has its groups, in memory only",

@@ -1,10 +1,12 @@
 """The extractor's actor: reads the headers of instances that receivers have stored, and tells the processor.
 
-It keeps no state and remembers nothing: a message that is lost, or an extractor that is killed, is made good by the
-processor's sweep, which asks again for what is on disk but not on record.
+It keeps no state: a message that is lost, or an extractor that is killed, is made good by the processor's sweep, which
+asks again for what is on disk but not on record. It remembers one thing, what extractors died of (`deaths.py`), so that
+such an instance is given up.
 """
 
 import functools
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import msgspec
 
 from actors.actor import Actor
 from actors.extractor import header as dicom
+from actors.extractor.deaths import MOST_DEATHS, Deaths
 from protocol import channels, killpoints
 from protocol.access import AccessFile
 from protocol.birth import Birth
@@ -54,6 +57,9 @@ class Extractor(Actor):
         # In the order of their arrival, by identifier: what is asked for twice is described once.
         self._waiting: _Queue = OrderedDict()
         self._released: _Queue = OrderedDict()
+        # An extractor died of these: each is read alone, when nothing else waits; with whether a person released it.
+        self._suspected: dict[str, tuple[StoredInstance, bool]] = {}
+        self._deaths = Deaths(birth.runtime, birth.name)
         self._turn_is_due = False
         self._troubles = Repeats(self.log.warning)
         self._descriptions: Sender
@@ -82,7 +88,7 @@ class Extractor(Actor):
 
     def busy_with(self) -> str:
         """How many instances wait."""
-        count = len(self._waiting) + len(self._released)
+        count = len(self._waiting) + len(self._released) + len(self._suspected)
         return f"{count} waiting" if count else ""
 
     def _enqueue(self, queue: _Queue, instances: tuple[StoredInstance, ...]) -> None:
@@ -99,14 +105,18 @@ class Extractor(Actor):
         """Describe for one turn of the main loop; those that a person waits for first."""
         self._turn_is_due = False
         self._look_up_wanted()
+        self._deaths.refresh()
         lenient = bool(self._released)
-        described = tuple(self._described(self._released if lenient else self._waiting, lenient))
+        if self._released or self._waiting:
+            described = tuple(self._described(self._released if lenient else self._waiting, lenient))
+        else:
+            described, lenient = self._described_alone()
         if described:
             killpoints.reach("extractor.described")
             self._descriptions.send(InstancesDescribed(instances=described, lenient=lenient))
             killpoints.reach("extractor.descriptions-sent")
             self.log.debug("instances_described", count=len(described))
-        if self._released or self._waiting:
+        if self._released or self._waiting or self._suspected:
             self._turn_is_due = True
             self.post(self._describe_batch)
         elif self.draining:
@@ -116,15 +126,37 @@ class Extractor(Actor):
         ends = time.monotonic() + TURN_SECONDS
         for _ in range(min(BATCH, len(queue))):
             instance = queue.popitem(last=False)[1]
+            if self._deaths.of(instance.identifier):
+                self._suspected[instance.identifier] = instance, lenient
+                continue
             described = self._describe(instance, lenient)
             if described is not None:
                 yield described
             if time.monotonic() >= ends:
                 return
 
+    def _described_alone(self) -> tuple[tuple[DescribedInstance, ...], bool]:
+        """Describe one of the suspected, or give it up; with whether a person released it."""
+        instance, lenient = self._suspected.pop(next(iter(self._suspected)))
+        deaths = self._deaths.of(instance.identifier)
+        if deaths < MOST_DEATHS:
+            described = self._describe(instance, lenient)
+            return (() if described is None else (described,)), lenient
+        self._deaths.forget(instance.identifier)
+        try:
+            size = os.stat(self._spool.instance_path(instance.identifier)).st_size
+        except FileNotFoundError:
+            return (), lenient
+        self.log.error("instance_given_up", identifier=instance.identifier, deaths=deaths)
+        problem = f"{deaths} extractors ended while they read it"
+        given_up = DescribedInstance(identifier=instance.identifier, stored=instance.stored, size=size, problem=problem)
+        return (given_up,), lenient
+
     def _describe(self, instance: StoredInstance, lenient: bool) -> DescribedInstance | None:
         """Describe one instance, whatever is wrong with it; None leaves it to the next sweep."""
+        self._deaths.begin(instance.identifier)
         try:
+            killpoints.reach("extractor.reading")
             header = dicom.describe(self._spool.instance_path(instance.identifier), self._wanted)
         except FileNotFoundError:
             self.log.debug("instance_gone", identifier=instance.identifier)
@@ -137,6 +169,8 @@ class Extractor(Actor):
         except Exception as error:
             self.log.unexpected("instance_not_described", identifier=instance.identifier)
             header = dicom.Header(problem=f"could not be read ({type(error).__name__})")
+        finally:
+            self._deaths.end()
         return _description(instance, header, self._wanted, lenient)
 
     def _look_up_wanted(self) -> None:

@@ -121,7 +121,7 @@ class Recorder:
         states = self._states([each.instance.identifier for each in batch if each.lenient])
         keyed: dict[Key, tuple[Service, list[Entry]]] = {}
         for description in batch:
-            instance = _without_nul(description.instance)
+            instance = self._titled(_without_nul(description.instance))
             entry = Entry(instance, before=states.get(instance.identifier))
             if description.lenient and entry.before is not InstanceState.QUARANTINED:
                 outcome.gone += 1  # it has left quarantine already
@@ -141,6 +141,13 @@ class Recorder:
                 else:
                     keyed.setdefault((instance.called_ae_title, key), (service, []))[1].append(entry)
         return keyed
+
+    def _titled(self, instance: DescribedInstance) -> DescribedInstance:
+        """With the AE title of its association, when the extractor could not tell it."""
+        if instance.called_ae_title:
+            return instance
+        title = self._associations.ae_title(instance.identifier) or ""
+        return msgspec.structs.replace(instance, called_ae_title=title)
 
     def _states(self, identifiers: list[str]) -> dict[str, InstanceState]:
         query = Instance.select(Instance.identifier, Instance.state).where(Instance.identifier.in_(identifiers))

@@ -43,6 +43,10 @@ class Points:
         (self._directory / "new").write_text(action, encoding="ascii")
         (self._directory / "new").rename(self._directory / point)
 
+    def disarm(self, point: str) -> None:
+        """Nothing happens there any more."""
+        (self._directory / point).unlink(missing_ok=True)
+
     def taken(self, point: str) -> int | None:
         """The process that reached it, or None."""
         for path in self._directory.glob(f"{point}.*"):
