@@ -12,27 +12,14 @@ from actors.receiver.admission import NamesNeeded, Refused, normalize_address
 from actors.receiver.connection import Connection
 from actors.receiver.dimse_log import LoggingService
 from actors.receiver.file_meta import presentation_address
-from actors.receiver.negotiation import (
-    APPLICATION_CONTEXT,
-    Proposal,
-    decode_request,
-    encode_acceptance,
-    negotiate,
-)
-from actors.receiver.pdu import (
-    RELEASE_RP,
-    AbortReason,
-    PduType,
-    PduWalker,
-    ProtocolError,
-    Rejection,
-    encode_abort,
-    encode_rejection,
-)
+from actors.receiver.negotiation import Proposal, decode_request, encode_acceptance, negotiate
+from actors.receiver.pdu import PduWalker, Rejection, encode_rejection
 from actors.receiver.service import Service, StorageContext
 from actors.receiver.shared import Shared
 from protocol.access import AeTitleRule
 from protocol.board import Intake, host_key
+from protocol.dimse import APPLICATION_CONTEXT
+from protocol.dimse.pdu import RELEASE_RP, AbortReason, PduType, ProtocolError, encode_abort
 from protocol.spool import new_association_id
 
 _ARTIM_SECONDS = 2.0  # for the peer to close, after the last PDU of an association

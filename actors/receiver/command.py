@@ -6,7 +6,7 @@ They are implicit VR little endian and short; of a request only what a Storage o
 import enum
 import struct
 
-from actors.receiver.uids import is_uid_value, padded, unpadded
+from protocol.dimse.uids import is_uid_value, padded, unpadded
 
 _ELEMENT = struct.Struct("<HHI")
 _GROUP_LENGTH = struct.Struct("<HHII")

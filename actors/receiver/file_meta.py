@@ -6,10 +6,8 @@ AE title was called, so that the spool needs no index to be understood.
 
 import struct
 
-from actors.receiver.uids import is_uid, padded
-
-IMPLEMENTATION_CLASS_UID = "2.25.140506435265844109877236639315091879760"
-IMPLEMENTATION_VERSION_NAME = "DICOM_ADAPTER_1"
+from protocol.dimse import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from protocol.dimse.uids import is_uid, padded
 
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2s2xI")

@@ -21,12 +21,16 @@ from pynetdicom.pdu_items import (
     UserInformationItem,
 )
 
-from actors.receiver.file_meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from actors.receiver.pdu import AbortReason, PduType, ProtocolError
-from actors.receiver.sop_classes import VERIFICATION, is_storage
-from actors.receiver.uids import is_uid, unpadded
+from actors.receiver.sop_classes import is_storage
+from protocol.dimse import (
+    APPLICATION_CONTEXT,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    VERIFICATION,
+)
+from protocol.dimse.pdu import AbortReason, PduType, ProtocolError
+from protocol.dimse.uids import is_uid, unpadded
 
-APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _ACCEPTED, _USER_REJECTION, _ABSTRACT_SYNTAX_REFUSED, _TRANSFER_SYNTAXES_REFUSED = 0, 1, 3, 4
 
 _ITEM = struct.Struct(">BxH")

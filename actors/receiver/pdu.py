@@ -1,4 +1,4 @@
-"""The upper layer's PDUs as bytes: a walker over what a socket delivers, and the short PDUs that are sent (PS3.8 §9.3).
+"""The upper layer's PDUs as bytes: a walker over what a socket delivers (PS3.8 §9.3), and rejections.
 
 The walker is the first thing on the way of a received object. It works in place on the process's one receive buffer:
 fragments of presentation data values (PDV) are handed on as slices of it, and between two receives it keeps nothing
@@ -9,38 +9,9 @@ import enum
 import struct
 from typing import Protocol
 
-_PDU_HEADER = struct.Struct(">BxI")
-_PDV_HEADER = struct.Struct(">IBB")
-_HEADER_LENGTH = 6  # of both
-_SHORT = struct.Struct(">BxIxBBB")
+from protocol.dimse.pdu import HEADER_LENGTH, IS_LAST, PDU_HEADER, PDV_HEADER, AbortReason, PduType, ProtocolError
 
-IS_COMMAND = 0x01
-IS_LAST = 0x02
-
-RELEASE_RP = struct.pack(">BxI4x", 0x06, 4)
-
-
-class PduType(enum.IntEnum):
-    """PS3.8 §9.3.1."""
-
-    A_ASSOCIATE_RQ = 0x01
-    A_ASSOCIATE_AC = 0x02
-    A_ASSOCIATE_RJ = 0x03
-    P_DATA_TF = 0x04
-    A_RELEASE_RQ = 0x05
-    A_RELEASE_RP = 0x06
-    A_ABORT = 0x07
-
-
-class AbortReason(enum.IntEnum):
-    """Reasons of the service provider (PS3.8 §9.3.8)."""
-
-    NOT_SPECIFIED = 0
-    UNRECOGNIZED_PDU = 1
-    UNEXPECTED_PDU = 2
-    UNRECOGNIZED_PARAMETER = 4
-    UNEXPECTED_PARAMETER = 5
-    INVALID_PARAMETER = 6
+_REJECTION = struct.Struct(">BxIxBBB")
 
 
 class Rejection(enum.Enum):
@@ -54,51 +25,10 @@ class Rejection(enum.Enum):
     LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 
 
-class ProtocolError(Exception):
-    """What a peer sent breaks the protocol: its association is aborted.
-
-    Args:
-        reason: goes into the A-ABORT.
-        what: a few words for the log, without anything that the peer wrote.
-    """
-
-    def __init__(self, reason: AbortReason, what: str) -> None:
-        super().__init__(what)
-        self.reason = reason
-
-
 def encode_rejection(rejection: Rejection) -> bytes:
     """An A-ASSOCIATE-RJ PDU."""
     result, source, reason = rejection.value
-    return _SHORT.pack(PduType.A_ASSOCIATE_RJ, 4, result, source, reason)
-
-
-def encode_abort(reason: AbortReason | None) -> bytes:
-    """An A-ABORT PDU; None makes it one of the service user."""
-    source = 0 if reason is None else 2
-    return _SHORT.pack(PduType.A_ABORT, 4, 0, source, reason or 0)
-
-
-def encode_command(context_id: int, command: bytes, max_pdu_bytes: int) -> bytes:
-    """A command set in as many P-DATA-TF PDUs as the peer's maximum wants (PS3.8 §9.3.5, annex E).
-
-    Args:
-        context_id: presentation context.
-        command: the encoded command set.
-        max_pdu_bytes: the peer's maximum length of a PDU's variable field; 0 is no limit.
-    """
-    size = len(command)
-    if not max_pdu_bytes or size + _HEADER_LENGTH <= max_pdu_bytes:
-        pdu = _PDU_HEADER.pack(PduType.P_DATA_TF, size + _HEADER_LENGTH)
-        return pdu + _PDV_HEADER.pack(size + 2, context_id, IS_COMMAND | IS_LAST) + command
-    step = max_pdu_bytes - _HEADER_LENGTH
-    pdus = []
-    for start in range(0, size, step):
-        piece = command[start : start + step]
-        control = IS_COMMAND | (IS_LAST if start + step >= size else 0)
-        pdus.append(_PDU_HEADER.pack(PduType.P_DATA_TF, len(piece) + _HEADER_LENGTH))
-        pdus.append(_PDV_HEADER.pack(len(piece) + 2, context_id, control) + piece)
-    return b"".join(pdus)
+    return _REJECTION.pack(PduType.A_ASSOCIATE_RJ, 4, result, source, reason)
 
 
 class Upper(Protocol):
@@ -199,7 +129,7 @@ class PduWalker:
                 if self._body is not None or not self._interested:
                     return
                 sink = self._sink
-            missing = _HEADER_LENGTH - len(self._carry)
+            missing = HEADER_LENGTH - len(self._carry)
             if end - at < missing:
                 self._carry += bytes(data[at:end])
                 return
@@ -225,18 +155,18 @@ class PduWalker:
         return taken
 
     def _pdu_header(self, header: memoryview, start: int) -> None:
-        kind, length = _PDU_HEADER.unpack_from(header, start)
+        kind, length = PDU_HEADER.unpack_from(header, start)
         self.pdus += 1
-        if kind != PduType.P_DATA_TF or not _HEADER_LENGTH <= length <= self._longest_data:
+        if kind != PduType.P_DATA_TF or not HEADER_LENGTH <= length <= self._longest_data:
             self._upper.pdu_begins(kind, length)
             self._body = bytearray()
             self._kind = kind
         self._pdu_left = length
 
     def _pdv_header(self, header: memoryview, start: int) -> None:
-        length, context_id, control = _PDV_HEADER.unpack_from(header, start)
+        length, context_id, control = PDV_HEADER.unpack_from(header, start)
         left = self._pdu_left - 4 - length
-        if length < 2 or left < 0 or 0 < left < _HEADER_LENGTH:
+        if length < 2 or left < 0 or 0 < left < HEADER_LENGTH:
             raise ProtocolError(AbortReason.INVALID_PARAMETER, "PDV length does not fit its PDU")
         assert self._sink
         self._pdu_left = left

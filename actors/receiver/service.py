@@ -18,15 +18,16 @@ from actors.receiver.command import (
     parse_command,
 )
 from actors.receiver.file_meta import FileMeta
-from actors.receiver.first_elements import ENOUGH_BYTES, Encoding, Verdict, compare, encoding_of
+from actors.receiver.first_elements import ENOUGH_BYTES, Verdict, compare
 from actors.receiver.negotiation import AcceptedContext
-from actors.receiver.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_command
 from actors.receiver.shared import Shared
-from actors.receiver.sop_classes import VERIFICATION
 from actors.receiver.store import Complete, start_write_back
-from actors.receiver.uids import is_uid_value
 from protocol import killpoints
 from protocol.board import Intake
+from protocol.dimse import VERIFICATION
+from protocol.dimse.elements import Encoding, encoding_of
+from protocol.dimse.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_command
+from protocol.dimse.uids import is_uid_value
 from protocol.messages import StoredInstance
 
 _VERIFICATION = VERIFICATION.encode("ascii")

@@ -10,12 +10,10 @@ from pydicom.uid import UID
 from pynetdicom.sop_class import (  # type: ignore[attr-defined] # SOP classes are made when it is imported
     MediaStorageDirectoryStorage,
     StorageCommitmentPushModel,
-    Verification,
 )
 
-from actors.receiver.uids import is_uid
+from protocol.dimse.uids import is_uid
 
-VERIFICATION = str(Verification)
 _COMMITMENT_PULL_MODEL = "1.2.840.10008.1.20.2"  # retired; pynetdicom does not know it
 _NAMED_STORAGE_ONLY = frozenset((MediaStorageDirectoryStorage, StorageCommitmentPushModel, _COMMITMENT_PULL_MODEL))
 

@@ -18,7 +18,7 @@ from actors.receiver.command import (
     encode_response,
     parse_command,
 )
-from actors.receiver.uids import is_uid, is_uid_value
+from protocol.dimse.uids import is_uid, is_uid_value
 from tests.actors.receiver import raw
 
 

@@ -5,7 +5,8 @@ from io import BytesIO
 import pydicom
 import pytest
 
-from actors.receiver.file_meta import IMPLEMENTATION_CLASS_UID, FileMeta, presentation_address
+from actors.receiver.file_meta import FileMeta, presentation_address
+from protocol.dimse import IMPLEMENTATION_CLASS_UID
 from tests.actors.receiver import raw
 
 

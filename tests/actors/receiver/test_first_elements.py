@@ -11,8 +11,9 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 
-from actors.receiver.first_elements import EXPLICIT_LITTLE, Encoding, Verdict, encoding_of
+from actors.receiver.first_elements import Verdict
 from actors.receiver.first_elements import compare as compare_bytes
+from protocol.dimse.elements import EXPLICIT_LITTLE, Encoding, encoding_of
 from tests.actors.receiver import raw
 
 BIG = "1.2.840.10008.1.2.2"

@@ -18,7 +18,7 @@ from pynetdicom.pdu_primitives import (
 )
 
 from actors.receiver.negotiation import Proposal, decode_request, encode_acceptance, negotiate
-from actors.receiver.pdu import ProtocolError
+from protocol.dimse.pdu import ProtocolError
 from tests.actors.receiver import raw
 
 JPEG = "1.2.840.10008.1.2.4.70"

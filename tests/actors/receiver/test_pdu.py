@@ -9,16 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_RELEASE_RP, P_DATA_TF
 
-from actors.receiver.pdu import (
-    RELEASE_RP,
-    AbortReason,
-    PduWalker,
-    ProtocolError,
-    Rejection,
-    encode_abort,
-    encode_command,
-    encode_rejection,
-)
+from actors.receiver.pdu import PduWalker, Rejection, encode_rejection
+from protocol.dimse.pdu import RELEASE_RP, AbortReason, ProtocolError, encode_abort, encode_command
 from tests.actors.receiver.raw import P_DATA, RELEASE_RQ, RQ, pdu, pdv
 
 

@@ -12,10 +12,10 @@ import pydicom
 import pytest
 import zmq
 
-from actors.receiver.file_meta import IMPLEMENTATION_CLASS_UID
 from protocol import messages
 from protocol.access import AeTitleRule
 from protocol.board import Intake
+from protocol.dimse import IMPLEMENTATION_CLASS_UID
 from protocol.spool import ShardWriter, new_association_id
 from tests.actors.launcher import Launcher, RunningActor, wait_until
 from tests.actors.receiver import raw

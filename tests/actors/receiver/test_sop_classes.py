@@ -5,7 +5,8 @@ from pynetdicom import sop_class
 from pynetdicom.service_class import NonPatientObjectStorageServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
-from actors.receiver.sop_classes import VERIFICATION, is_storage
+from actors.receiver.sop_classes import is_storage
+from protocol.dimse import VERIFICATION
 
 ALL = [value for value in vars(sop_class).values() if isinstance(value, sop_class.SOPClass)]
 STORAGE = {

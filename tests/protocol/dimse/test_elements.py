@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 
-from actors.receiver.dimse_log import HEAD_BYTES, elements
-from actors.receiver.first_elements import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, Encoding
+from protocol.dimse.elements import EXPLICIT_BIG, EXPLICIT_LITTLE, HEAD_BYTES, IMPLICIT_LITTLE, Encoding, elements
 from tests.actors.receiver.raw import echo_rq
 from tests.samples import dataset_bytes
 
