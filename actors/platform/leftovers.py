@@ -39,12 +39,16 @@ def end_processes(output: Path) -> int:
 
 
 def _kill_marked(mark: bytes) -> list[int]:
-    """Kill the processes that have this in their environment; returns their pidfds."""
+    """Kill the processes that have this in their environment; returns their pidfds.
+
+    Raises:
+        OSError: it cannot be seen which do, for want of descriptors.
+    """
     killed = []
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError, PermissionError):
             fd = os.pidfd_open(int(entry))
             try:
                 # The descriptor first: what is read next then belongs to that process, or to none.

@@ -5,19 +5,17 @@ start runs that still go on are attached to, and runs whose shim is gone are con
 """
 
 import contextlib
-import errno
-import functools
 import heapq
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from actors.actor import Actor
 from actors.platform.accounts import account_of
 from actors.platform.attempt import Attempt, Limits, Shim, lost_tries
 from actors.platform.inputs import Inputs
 from actors.platform.leftovers import remove_tree
+from actors.platform.repeating import OUT_OF, repeatable
 from actors.platform.runs import Runs
 from actors.platform.usage import Usage
 from actors.platform.verdict import Verdict, conclude
@@ -33,35 +31,10 @@ _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
 _GRACE_SECONDS = 5.0
 _STOP_SHARE = 0.2  # of the time that the gateway's stop may take, for a pipeline to end by itself
 _WORKERS = 4
+_CONCLUDE_AGAIN_SECONDS = 5.0
 _AGAIN_SECONDS, _ATTACH_AGAIN_SECONDS = 30.0, 0.05
-_OUT_OF = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 _LOOK_SECONDS = 2.0
 _LOOK_SHARE = 0.05  # of the time may go into looking at what pipelines have written
-
-_Command = TypeVar("_Command", bound=messages.Message)
-
-
-def _repeatable(
-    handle: "Callable[[Platform, _Command], messages.Message]",
-) -> "Callable[[Platform, _Command], messages.Message]":
-    """Answer that a command may come again when the ledger does not answer, or the disk has no room for it."""
-
-    @functools.wraps(handle)
-    def handled(platform: "Platform", command: _Command) -> messages.Message:
-        away = messages.Refused(reason="the platform's ledger does not answer now: try again", transient=True)
-        if platform.availability.paused:
-            return away  # each try may take as long as the ledger's patience
-        try:
-            return handle(platform, command)
-        except LEDGER_AWAY as error:
-            platform.availability.failed(error)
-            return away
-        except OSError as error:
-            if error.errno not in _OUT_OF:
-                raise
-            return messages.Refused(reason=f"the platform has no room now ({error.strerror})", transient=True)
-
-    return handled
 
 
 class ActiveRun:
@@ -130,7 +103,7 @@ class Platform(Actor):
 
     # Commands.
 
-    @_repeatable
+    @repeatable
     def handle_create_run(self, command: messages.CreateRun) -> messages.Message:
         """Make a job, or answer with the one that there is."""
         run = self._runs.of_job(command.job_id)
@@ -143,19 +116,19 @@ class Platform(Actor):
             run = self._runs.create(command)
         return self._runs.describe(run)
 
-    @_repeatable
+    @repeatable
     def handle_find_run(self, command: messages.FindRun) -> messages.Message:
         """Look a job up."""
         run = self._runs.of_job(command.job_id)
         return messages.Done() if run is None else self._runs.describe(run)
 
-    @_repeatable
+    @repeatable
     def handle_add_run_metadata(self, command: messages.AddRunMetadata) -> messages.Message:
         """Add to what is known of a job."""
         self._runs.add_metadata(self._runs.get(command.run_id), command.metadata)
         return messages.Done(affected=1)
 
-    @_repeatable
+    @repeatable
     def handle_start_run(self, command: messages.StartRun) -> messages.Message:
         """Queue a job; one that was started before stays as it is."""
         run = self._runs.get(command.run_id)
@@ -169,7 +142,7 @@ class Platform(Actor):
         self._enqueue(run)
         return messages.Done(affected=1)
 
-    @_repeatable
+    @repeatable
     def handle_cancel_run(self, command: messages.CancelRun) -> messages.Message:
         """End a run, or take it from the queue."""
         run = self._runs.get(command.run_id)
@@ -261,7 +234,14 @@ class Platform(Actor):
             self.post(lambda: self._launched(active, shim))
 
     def _judge(self, active: ActiveRun, refused: str) -> None:
-        verdict = conclude(active.attempt, refused, lost_tries(active.attempt.home))
+        try:
+            verdict = conclude(active.attempt, refused, lost_tries(active.attempt.home))
+        except OSError as error:
+            if error.errno not in OUT_OF:
+                raise
+            reason = error.strerror
+            self.post(lambda: self._conclude_later(active, refused, reason))
+            return
         self.post(lambda: self._surely(lambda: self._concluded(active, verdict)))
 
     def _in_thread(self, work: Callable[[], None]) -> None:
@@ -299,7 +279,7 @@ class Platform(Actor):
 
     def _cannot_launch(self, active: ActiveRun, error: OSError) -> None:
         """Wait for what is short; anything else ends the run."""
-        if error.errno not in _OUT_OF:
+        if error.errno not in OUT_OF:
             self._conclude(active, f"the run could not be prepared: {error.strerror}")
             return
         self.log.warning(
@@ -325,6 +305,13 @@ class Platform(Actor):
 
     def _conclude(self, active: ActiveRun, refused: str = "") -> None:
         self._in_thread(lambda: self._judge(active, refused))
+
+    def _conclude_later(self, active: ActiveRun, refused: str, reason: str | None) -> None:
+        """A run's end is told when its result is durable and its try is cleaned up, which takes what is short now."""
+        self.log.warning(
+            "run_not_concluded", job_id=active.row.job_id, reason=reason, again_seconds=_CONCLUDE_AGAIN_SECONDS
+        )
+        self.after(_CONCLUDE_AGAIN_SECONDS, lambda: self._conclude(active, refused))
 
     def _concluded(self, active: ActiveRun, verdict: Verdict) -> None:
         """Commit what became of a try; everything else of it has been seen to."""

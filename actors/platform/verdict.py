@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from actors.platform.attempt import Attempt, Result
+from actors.platform.repeating import OUT_OF
 from protocol import killpoints
 from protocol.states import RunState
 
@@ -53,6 +54,9 @@ def conclude(attempt: Attempt, refused: str, lost: int) -> Verdict:
         attempt: whose shim has ended, or was never started.
         refused: why it was not started; "" when it was.
         lost: how many tries ended without a result.
+
+    Raises:
+        OSError: there is too little of something now (`OUT_OF`), so that it is not over yet.
     """
     result = None if refused else attempt.result()
     if refused:
@@ -62,19 +66,30 @@ def conclude(attempt: Attempt, refused: str, lost: int) -> Verdict:
     else:
         verdict = _of_result(result, attempt.shown_output())
     problems = []
-    try:
-        if verdict.state is RunState.SUCCEEDED:
+    if verdict.state is RunState.SUCCEEDED:
+        try:
             attempt.keep_output()
-            killpoints.reach("platform.output-synced")
+        except OSError as error:
+            _raise_if_it_may_pass(error)
+            reason = f"its output could not be brought to stable storage: {error.strerror}"
+            verdict = msgspec.structs.replace(verdict, state=RunState.FAILED, error=reason)
+        killpoints.reach("platform.output-synced")
+    try:
         if verdict.state is RunState.PENDING:
             attempt.give_up()
         else:
             attempt.clean()
             killpoints.reach("platform.cleaned")
     except OSError as error:
+        _raise_if_it_may_pass(error)
         problems.append(f"{error.strerror} in {attempt.home}")
     kept = 0 if verdict.state is RunState.PENDING else attempt.kept_bytes()
     return msgspec.structs.replace(verdict, problems=tuple(problems), kept_bytes=kept)
+
+
+def _raise_if_it_may_pass(error: OSError) -> None:
+    if error.errno in OUT_OF:
+        raise error
 
 
 def _lost(attempt: Attempt, lost: int) -> Verdict:

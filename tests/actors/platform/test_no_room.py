@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -177,3 +178,21 @@ def test_usage_forgets_what_is_over() -> None:
     usage.ended("a", 20)
     usage.written("a", 11)  # it was looked at just before its end
     assert told == [1000, 1050, 1057, 1059, 1020]
+
+
+def test_a_run_is_over_when_its_try_is_cleaned_up(world: World, tmp_path: Path) -> None:
+    """A platform without descriptors can neither sync a result nor delete an input; it goes on when it has some."""
+    platform = world.launcher.start("platform")
+    go = tmp_path / "go"
+    job = world.start_run(world.shell(WAITING.replace("{go}", str(go))))
+    world.wait_begun(job)
+    wait_until(lambda: "run_started" in platform.log_text(), "the shim is watched")
+    hard = resource.prlimit(platform.pid, resource.RLIMIT_NOFILE)[1]
+    resource.prlimit(platform.pid, resource.RLIMIT_NOFILE, (3, hard))
+    go.touch()
+    assert "Too many open files" in platform.wait_for_log("run_not_concluded")
+    assert world.run(job).state == RunState.RUNNING
+    resource.prlimit(platform.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    world.wait_run(job, RunState.SUCCEEDED)
+    assert {path.name for path in (world.home(job) / "runs" / "1").iterdir()} == {"output", "output.log", "result.json"}
+    assert not (world.home(job) / "payload").exists()

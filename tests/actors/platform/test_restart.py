@@ -61,6 +61,7 @@ def test_a_killed_actor_attaches_again(world: World, tmp_path: Path) -> None:
     run = world.wait_run(job_id)
     assert (run.state, run.tries, pipeline.executions) == (RunState.SUCCEEDED, 1, 1)
     assert (world.output(job_id) / "made").read_text() == "done\n"
+    successor.wait_for_log("run_ended")  # it comes after the commit
     assert len([line for line in successor.lines if "run_ended" in line]) == 1
 
 
