@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make demo   a study goes in, a pipeline runs on it, the journey is printed"
 	@echo "make test   ruff, mypy, pytest, against real DICOM peers"
-	@echo "make soak   the long tests: every kill point, 200 random kills, 1000 associations"
+	@echo "make soak   the long tests: every kill point, 200 random kills, power cuts, 1000 associations"
 	@echo "make install, make uninstall   on this machine; see docs/installation.md"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   the virtual environment in $(VENV)"

@@ -164,6 +164,7 @@ class Experience:
     Args:
         sent: digests of all objects that were ever sent, by SOP Instance UID.
         acknowledged: of those that were answered 0x0000.
+        acknowledged_ns: when the answer was here, wall time.
         refused: connections that nobody took.
         rejections: associations that were rejected, with their reasons.
         failures: statuses other than success.
@@ -175,6 +176,7 @@ class Experience:
 
     sent: dict[str, str] = field(default_factory=dict)
     acknowledged: dict[str, str] = field(default_factory=dict)
+    acknowledged_ns: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     rejections: list[str] = field(default_factory=list)
     failures: list[int] = field(default_factory=list)
@@ -292,6 +294,7 @@ class Sender(threading.Thread):
         met.slowest_seconds = max(met.slowest_seconds, time.monotonic() - began)
         if status == SUCCESS:
             met.acknowledged[uid] = met.sent[uid]
+            met.acknowledged_ns[uid] = time.time_ns()
             del waiting[uid]
         else:
             met.failures.append(status)

@@ -44,7 +44,7 @@ class Trial:
         self.seed = seed
         self.points = Points(directory / "points")
         place = directory / "gateway"
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         environ = {**QUICK, **self.points.environ}
         self.gateway = gateway(place, {"dicom.scp.repeatSeconds": 30, **(settings or {})}, environ=environ)
         self.victims = Victims(self.gateway)

@@ -27,12 +27,12 @@ class Points:
     """The named points of a gateway's processes.
 
     Args:
-        directory: of armed points; is made.
+        directory: of armed points; is made when it is missing.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         self.environ = {KILL_DIRECTORY: str(directory)}
 
     def arm(self, point: str, action: str) -> None:

@@ -1,0 +1,117 @@
+"""The order of a receiver's system calls, as the kernel saw them: no answer before its object survives a power cut."""
+
+import contextlib
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.actors.launcher import Launcher, RunningActor
+from tests.actors.receiver.raw import Peer, allow
+
+OBJECTS = 20
+_CALLS = "mkdir,openat,write,writev,pwrite64,pwritev,fsync,fdatasync,rename,io_submit,io_getevents,sendto,sendmsg"
+_ANSWER = r"\4\0\0\0"  # the beginning of a P-DATA-TF, as strace prints it
+_PLACE = r"instances/([^/\"<>]+)"
+_OBJECT = re.compile(rf"{_PLACE}/([^/\"<>]+)\.(part|dcm)")
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: make peers")
+
+
+@contextlib.contextmanager
+def traced(actor: RunningActor, output: Path) -> Iterator[None]:
+    """Write an actor's calls down while the block lasts."""
+    command = ["strace", "-f", "-y", "-s", "16", "-o", str(output), "-e", f"trace={_CALLS}", "-p", str(actor.pid)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr is not None
+        said = tracer.stderr.readline()
+        if "Operation not permitted" in said:
+            pytest.skip("this machine does not let processes be traced")
+        assert "attached" in said, said
+        try:
+            yield
+        finally:
+            tracer.send_signal(signal.SIGTERM)
+            tracer.stderr.read()
+
+
+class Disk:
+    """What would be on the disk, followed through the calls.
+
+    A sync covers what was done before it was asked for, once it has ended without an error.
+    """
+
+    def __init__(self) -> None:
+        self._unsynced: set[str] = set()  # files with data, and directories with names, that a cut would lose
+        self._running: dict[str, str] = {}  # syncs that were asked for, by their number
+        self._covered: dict[str, set[str]] = {}
+        self.answers = 0
+        self.faults: list[str] = []
+
+    def read(self, line: str) -> None:
+        """The next line of the trace."""
+        call = line.split(None, 1)[1]
+        name = call.partition("(")[0]
+        if name == "mkdir" and (made := re.search(_PLACE, call)):
+            self._unsynced.add(f"name of {made[1]}")
+        elif name in ("write", "writev", "pwrite64", "pwritev") and (written := _OBJECT.search(call)):
+            self._unsynced.add(f"data of {written[2]}")
+        elif name == "rename" and (renamed := _OBJECT.search(call)):
+            if f"data of {renamed[2]}" in self._unsynced:
+                self.faults.append(f"{renamed[2]} got its name before its data was synced")
+            self._unsynced.add(f"name of {renamed[2]} in {renamed[1]}")
+        elif name in ("fsync", "fdatasync") and call.endswith("= 0\n"):
+            self._unsynced -= self._covered_by(call)
+        elif name == "io_submit":
+            for number, target in re.findall(
+                r"aio_data=(\w+), aio_lio_opcode=IOCB_CMD_FD?SYNC, (aio_fildes=[^}]+)", call
+            ):
+                self._covered[number] = self._covered_by(target)
+        elif name == "io_getevents":
+            for number in re.findall(r"data=(\w+), obj=\w+, res=0", call):
+                self._unsynced -= self._covered.pop(number)
+        elif name in ("sendto", "sendmsg") and f'"{_ANSWER}' in call:
+            self.answers += 1
+            self.faults += [f"answer {self.answers} came before the sync of {what}" for what in self._unsynced]
+
+    def _covered_by(self, target: str) -> set[str]:
+        """What a sync of this file or directory would save now."""
+        if found := _OBJECT.search(target):
+            return {f"data of {found[2]}"} & self._unsynced
+        if found := re.search(_PLACE, target):
+            return {what for what in self._unsynced if what.endswith(f" in {found[1]}")}
+        if re.search(r"/instances>", target):
+            return {what for what in self._unsynced if " in " not in what and what.startswith("name of ")}
+        return set()
+
+
+def follow(directory: Path, *, sync: bool) -> Disk:
+    trace, disk = directory / "trace", Disk()
+    with Launcher(directory, f"DicomAdapter.storage.syncOnStore={sync}") as launcher:
+        allow(launcher.spool, "CT")
+        receiver = launcher.start("receiver-1")
+        with Peer(launcher.port) as peer:
+            peer.associate()
+            with traced(receiver, trace):
+                for number in range(OBJECTS):
+                    assert peer.store(f"1.2.{number}").status == 0
+            peer.release()
+    for line in trace.open():
+        disk.read(line)
+    assert disk.answers == OBJECTS
+    return disk
+
+
+def test_no_answer_before_both_syncs(tmp_path: Path) -> None:
+    assert follow(tmp_path, sync=True).faults == []
+
+
+def test_without_syncs_the_trace_says_so(tmp_path: Path) -> None:
+    """Otherwise the test above could not fail."""
+    faults = follow(tmp_path, sync=False).faults
+    assert sum("before its data was synced" in fault for fault in faults) == OBJECTS
+    assert sum(fault.startswith(f"answer {OBJECTS} ") for fault in faults) > OBJECTS
