@@ -17,13 +17,14 @@ import time
 import typing
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
 
 from protocol import channels, messages
 from protocol.birth import Birth
 from protocol.board import Board
-from protocol.bus import Bus, Receiver, Server
+from protocol.bus import Bus, Command, Receiver, Server
 from protocol.channels import Pattern
 from protocol.config import Settings, decode
 from protocol.errors import AdapterError
@@ -255,7 +256,7 @@ class Actor:
             self.watch(opened.fd, lambda _: None)
 
     def _take_messages(self) -> None:
-        """Handle what has come; a command's handler returns its answer."""
+        """Handle what has come; a command's handler returns its answer, or a future that is sure to have it."""
         for source in self._inputs:
             for _ in range(_MESSAGES_PER_TURN):
                 if isinstance(source, Receiver):
@@ -267,14 +268,22 @@ class Actor:
                     command = source.receive()
                     if command is None:
                         break
-                    command.answer(self._answer(command.message))
+                    self._answer_command(command)
             else:
                 # More may wait, and the descriptor tells of them only once.
                 os.eventfd_write(self._wake, 1)
 
-    def _answer(self, message: messages.Message) -> messages.Message:
+    def _answer_command(self, command: Command) -> None:
+        """Answer now, or when what the handler has begun is done."""
+        answer = self._answer(command.message)
+        if isinstance(answer, Future):
+            answer.add_done_callback(lambda done: self.post(lambda: command.answer(done.result())))
+        else:
+            command.answer(answer)
+
+    def _answer(self, message: messages.Message) -> "messages.Message | Future[messages.Message]":
         try:
-            answer: messages.Message = self._handlers[type(message)](message)
+            answer: messages.Message | Future[messages.Message] = self._handlers[type(message)](message)
         except AdapterError as error:
             return messages.Refused(reason=str(error))
         return answer

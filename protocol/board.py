@@ -3,7 +3,7 @@
 It carries what must hold over all receivers at once, or be known before the next C-STORE: association slots,
 whether intake is open, how many bytes were stored. Each word has one writer, so no lock can be left behind by a
 process that was killed: a receiver writes its own row, the guardian writes the storage words, the platform what its
-runs take, the supervisor clears the row of a dead receiver.
+runs take, the retriever what it has retrieved, the supervisor clears the row of a dead receiver.
 """
 
 import enum
@@ -18,7 +18,7 @@ _HEADER_WORDS = 16
 _SIZE = 8 * (_HEADER_WORDS + _ROWS * _ROW_WORDS)
 
 # Header words.
-_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES = 0, 1, 2, 3, 4
+_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES, _RETRIEVED_BYTES = range(6)
 # Words of a row; the hosts follow.
 _PID, _ACTIVE, _STORED_BYTES, _ACCEPTING = 0, 1, 2, 3
 
@@ -87,6 +87,17 @@ class Board:
     def platform_bytes(self) -> int:
         """Bytes that runs of the embedded platform take beside the links of their payloads."""
         return self._words[_PLATFORM_BYTES]
+
+    # What was retrieved for inference requests: written by the retriever.
+
+    def add_retrieved(self, count: int) -> None:
+        """Count bytes of files that were retrieved."""
+        self._words[_RETRIEVED_BYTES] += count
+
+    @property
+    def retrieved_bytes(self) -> int:
+        """Bytes retrieved since the supervisor started, without what C-MOVEs brought."""
+        return self._words[_RETRIEVED_BYTES]
 
     # Rows: one a receiver process.
 

@@ -9,7 +9,7 @@ from protocol import messages
 from protocol.config import Settings
 
 # The kinds of actors in flow order; a stop goes down this list.
-KINDS = ("receiver", "extractor", "processor", "submitter", "platform", "guardian", "api")
+KINDS = ("receiver", "extractor", "processor", "submitter", "platform", "retriever", "guardian", "api")
 
 
 def actors_of(kind: str, settings: Settings) -> tuple[str, ...]:
@@ -77,14 +77,14 @@ JOBS = Channel(
     name="jobs",
     pattern=Pattern.PIPELINE,
     binder="submitter",
-    senders=("processor",),
+    senders=("processor", "retriever"),
     accepts=messages.ToSubmitter,
 )
 SUBMITTER_COMMANDS = Channel(
     name="submitter-commands",
     pattern=Pattern.COMMAND,
     binder="submitter",
-    senders=("api",),
+    senders=("api", "retriever"),
     accepts=messages.SubmitterCommand,
 )
 PLATFORM_COMMANDS = Channel(
@@ -94,8 +94,23 @@ PLATFORM_COMMANDS = Channel(
     senders=("submitter", "api"),
     accepts=messages.PlatformCommand,
 )
+RETRIEVER_COMMANDS = Channel(
+    name="retriever-commands",
+    pattern=Pattern.COMMAND,
+    binder="retriever",
+    senders=("api",),
+    accepts=messages.RetrieverCommand,
+)
 
-CHANNELS = (INSTANCES, DESCRIPTIONS, PROCESSOR_COMMANDS, JOBS, SUBMITTER_COMMANDS, PLATFORM_COMMANDS)
+CHANNELS = (
+    INSTANCES,
+    DESCRIPTIONS,
+    PROCESSOR_COMMANDS,
+    JOBS,
+    SUBMITTER_COMMANDS,
+    PLATFORM_COMMANDS,
+    RETRIEVER_COMMANDS,
+)
 
 
 def bound_by(kind: str) -> tuple[Channel, ...]:

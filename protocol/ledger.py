@@ -183,7 +183,10 @@ class SealedShard(Row):
 
 
 class Job(Row):
-    """The decision that a group goes to a pipeline. `source` as in the job's metadata."""
+    """The decision that a group, or what an inference request names, goes to a pipeline. `source` as in its metadata.
+
+    A request's job has no group and no AE title; its row is the retriever's.
+    """
 
     job_id = pw.TextField(primary_key=True)
     group_id = pw.BigIntegerField(null=True, index=True)
@@ -314,12 +317,16 @@ class Delivery(Row):
 class InferenceRequest(Row):
     """A request to pull data and run an algorithm on it.
 
-    `job_id` is our UUID; `digest` tells whether a request that comes again is the same; `request` is its body and
-    `outputs` its output resources (a JSON list of uri, authType, authId), both sealed by `protocol.vault`.
+    `job_id` is our UUID, `job_name` the job's; `digest` tells whether a request that comes again is the same;
+    `request` is a `protocol.inference.Order` as JSON and `outputs` its output resources (a JSON list of uri, authType,
+    authId), both sealed by `protocol.vault`. `tries` counts rounds that left something missing.
     """
 
     transaction_id = pw.TextField(primary_key=True)
     job_id = pw.TextField(unique=True)
+    job_name = pw.TextField(unique=True)
+    pipeline_id = pw.TextField()
+    priority = pw.TextField()
     platform_job_id = pw.TextField(default="", index=True)
     payload_id = pw.TextField(default="", index=True)
     digest = pw.TextField()
@@ -332,6 +339,36 @@ class InferenceRequest(Row):
     next_try_ns = pw.BigIntegerField(default=0)
     created_ns = pw.BigIntegerField(index=True)
     updated_ns = pw.BigIntegerField()
+
+
+class Retrieval(Row):
+    """A file of a request's payload that is on disk: an instance or a FHIR resource.
+
+    `path` is below the request's directory and tells what it is; `name` is the file's name in the payload;
+    `attributes` as an instance's; `source` counts the request's sources from 0.
+    """
+
+    retrieval_id = pw.BigAutoField()
+    job_id = pw.TextField()
+    path = pw.TextField()
+    name = pw.TextField()
+    size = pw.BigIntegerField()
+    study_uid = pw.TextField(default="", index=True)
+    series_uid = pw.TextField(default="")
+    sop_instance_uid = pw.TextField(default="")
+    attributes = JsonField(default=dict)
+    source = pw.IntegerField()
+    retrieved_ns = pw.BigIntegerField()
+
+    class Meta:
+        indexes = ((("job_id", "path"), True),)
+
+
+class Withdrawal(Row):
+    """A job that may be on the platform and must not be: its request was refused. Deleted when the platform knows."""
+
+    job_id = pw.TextField(primary_key=True)
+    created_ns = pw.BigIntegerField()
 
 
 # Owner: guardian.
@@ -363,6 +400,8 @@ TABLES: tuple[type[Row], ...] = (
     ExportTask,
     Delivery,
     InferenceRequest,
+    Retrieval,
+    Withdrawal,
     Reclaim,
 )
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from protocol.clock import Moment
+from protocol.inference import Order
 from protocol.states import RunState
 
 
@@ -100,6 +101,43 @@ class JobsCreated(Message, frozen=True, kw_only=True):
     job_ids: tuple[str, ...]
 
 
+# Retriever → submitter.
+
+
+class PayloadsRetrieved(Message, frozen=True, kw_only=True):
+    """The retrieval for these jobs of inference requests is over."""
+
+    job_ids: tuple[str, ...]
+
+
+class CreateJob(Message, frozen=True, kw_only=True):
+    """Create an inference request's job on the platform, or find it there; answered `JobCreated`.
+
+    Args:
+        priority: one of `protocol.priority.PRIORITIES`.
+        source: as in the job's metadata.
+    """
+
+    job_id: str
+    name: str
+    pipeline_id: str
+    priority: str
+    source: str
+
+
+class JobCreated(Message, frozen=True, kw_only=True):
+    """Answer: the platform's own identifiers."""
+
+    platform_job_id: str
+    payload_id: str
+
+
+class CancelJob(Message, frozen=True, kw_only=True):
+    """Let the platform give a job up that was never accepted; answered when it has."""
+
+    job_id: str
+
+
 # Submitter → embedded platform: commands, each repeatable under the job's own UUID.
 
 
@@ -179,6 +217,23 @@ class DiscardInstances(Message, frozen=True, kw_only=True):
     """Give quarantined instances up; a person decided."""
 
     identifiers: tuple[str, ...]
+
+
+class AcceptRequest(Message, frozen=True, kw_only=True):
+    """To the retriever: take an inference request over, once its job is on the platform."""
+
+    order: Order
+
+
+class RequestAccepted(Message, frozen=True, kw_only=True):
+    """Answer: the request is accepted, now or before; the platform's own identifiers."""
+
+    job_id: str
+    payload_id: str
+
+
+class RequestDiffers(Message, frozen=True, kw_only=True):
+    """Answer: its transaction ID belongs to another request."""
 
 
 class RetryJobs(Message, frozen=True, kw_only=True):
@@ -315,10 +370,11 @@ class Status(Message, frozen=True, kw_only=True):
 ToExtractor = InstancesStored | DescribeInstances
 ToProcessor = InstancesDescribed
 ProcessorCommand = AeTitlesChanged | ReleaseInstances | DiscardInstances
-ToSubmitter = JobsCreated
-SubmitterCommand = RetryJobs | DiscardJobs
+ToSubmitter = JobsCreated | PayloadsRetrieved
+SubmitterCommand = RetryJobs | DiscardJobs | CreateJob | CancelJob
+RetrieverCommand = AcceptRequest
 PlatformCommand = CreateRun | FindRun | AddRunMetadata | StartRun | CancelRun | PipelinesChanged
-Answer = Done | Refused | RunCreated
+Answer = Done | Refused | RunCreated | JobCreated | RequestAccepted | RequestDiffers
 FromActor = Ready | Heartbeat | Draining
 ToActor = Drain | SettingsChanged
 ControlRequest = GetStatus | RestartActors

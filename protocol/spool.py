@@ -4,6 +4,9 @@
     instances/SHARD/STEM.part          an object in transit
     instances/SHARD/STEM.dcm           an instance: synced, named, and its directory synced
     writers/WRITER.lock                held by a living process that may have .part files
+    arrivals/SHARD/STEM.dcm            an instance that a C-MOVE of ours brought, until the retriever takes it
+    moves.json                         the C-MOVEs from which receivers expect instances
+    requests/JOB/...                   what was retrieved for the job of an inference request
     platform/PAYLOAD/...               payloads and runs of the embedded platform
 
 A shard is a directory that one writer fills for a short time; a stem is `{association}-{position}`. An
@@ -71,7 +74,15 @@ class Spool:
         self.instances = self.root / "instances"
         self.writers = self.root / "writers"
         self.platform = self.root / "platform"
+        self.requests = self.root / "requests"
         self.access = self.root / "access.json"
+        self.moves = self.root / "moves.json"
+
+    def arrivals(self) -> "Spool":
+        """What C-MOVEs of ours brought, as a spool whose instances these are."""
+        spool = Spool(self.root)
+        spool.instances = self.root / "arrivals"
+        return spool
 
     def create(self) -> None:
         """Make the directories that are missing.
@@ -79,7 +90,8 @@ class Spool:
         Raises:
             CannotCreateError: one cannot be made or written.
         """
-        for directory in (self.root, self.instances, self.writers, self.platform):
+        arrivals = self.arrivals().instances
+        for directory in (self.root, self.instances, self.writers, self.platform, self.requests, arrivals):
             try:
                 directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
                 if not os.access(directory, os.W_OK | os.X_OK):

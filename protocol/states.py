@@ -72,9 +72,11 @@ class DeliveryState(StrEnum):
 class RequestState(StrEnum):
     """An inference request's retrieval, as `/api/inference/status` names it."""
 
+    OFFERED = "Offered"  # its job is being created on the platform; nobody outside knows of it yet
     QUEUED = "Queued"
     IN_PROCESS = "InProcess"
     COMPLETED = "Completed"
+    FAILED = "Failed"  # told as Completed, with status Fail: nothing was retrieved
 
 
 State = TypeVar("State", InstanceState, GroupState, JobState, RunState, TaskState, DeliveryState, RequestState)
@@ -138,9 +140,11 @@ _TRANSITIONS: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         _D.REFUSED: frozenset({_D.PENDING}),  # a person tries it again
     },
     _Q: {
+        _Q.OFFERED: frozenset({_Q.QUEUED}),
         _Q.QUEUED: frozenset({_Q.IN_PROCESS}),
-        _Q.IN_PROCESS: frozenset({_Q.QUEUED, _Q.COMPLETED}),
+        _Q.IN_PROCESS: frozenset({_Q.QUEUED, _Q.COMPLETED, _Q.FAILED}),
         _Q.COMPLETED: frozenset(),
+        _Q.FAILED: frozenset({_Q.QUEUED}),  # a person has its job tried again
     },
 }
 

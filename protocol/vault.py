@@ -4,6 +4,7 @@ The key lies in the spool, for this system's account alone, and never in the led
 """
 
 import contextlib
+import hmac
 import os
 import threading
 from pathlib import Path
@@ -40,6 +41,10 @@ class Vault:
     def seal(self, text: str) -> str:
         """Return a text that tells nothing without the key; two seals of one text differ."""
         return self._fernet.encrypt(text.encode()).decode("ascii")
+
+    def digest(self, data: bytes) -> str:
+        """Return what tells two texts apart, from which a secret in them cannot be guessed without the key."""
+        return hmac.new(self._path.read_bytes().strip(), data, "sha256").hexdigest()
 
     def open(self, sealed: str) -> str:
         """Return what was sealed.

@@ -15,6 +15,7 @@ from actors.api.problems import answer_with_problem
 from actors.api.routes.ae_titles import ClaraAeTitleController
 from actors.api.routes.destinations import DestinationController
 from actors.api.routes.health import live, metrics, status
+from actors.api.routes.inference import InferenceController
 from actors.api.routes.jobs import JobController
 from actors.api.routes.page import page
 from actors.api.routes.pipelines import PipelineController
@@ -48,6 +49,7 @@ def application(gateway: Gateway, refused: Repeats) -> ASGIApp:
         SourceController,
         DestinationController,
         PipelineController,
+        InferenceController,
         JobController,
         QuarantineController,
         storage,

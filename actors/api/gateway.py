@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from actors.api.access import AccessWriter
 from actors.api.ae_titles import AeTitles
 from actors.api.book import Book
+from actors.api.inference import Inference
 from actors.api.jobs import Jobs
 from actors.api.journey import Trace
 from actors.api.owners import Owners
@@ -61,6 +62,7 @@ class Gateway:
         self.sources = Sources(book, lock, self.access.write)
         self.destinations = Destinations(book, lock)
         self.pipelines = Pipelines(book, lock, tell=tell_platform)
+        self.inference = Inference(book, owners)
         self.jobs = Jobs(book, owners)
         self.quarantine = Quarantine(book, owners)
         self.storage = Storage(book, board)

@@ -1,4 +1,4 @@
-"""Commands to the owners of what the API may not change itself: processor, submitter, platform."""
+"""Commands to the owners of what the API may not change itself: processor, submitter, platform, retriever."""
 
 from protocol import messages
 from protocol.bus import Bus
@@ -30,6 +30,14 @@ class Owners:
         """
         return self._ask(channel, command, _ASK_SECONDS)
 
+    def ask_for(self, channel: Channel, command: messages.Message, timeout_seconds: float) -> messages.Message:
+        """Have something done; returns the owner's answer. Raises as `ask`."""
+        client = self._bus.client(channel)
+        try:
+            return client.ask(command, timeout_seconds)
+        finally:
+            client.close()
+
     def tell(self, channel: Channel, command: messages.Message) -> None:
         """Say that something changed in the ledger; an owner that does not hear it finds it by its sweep."""
         try:
@@ -38,11 +46,7 @@ class Owners:
             self._log.warning("change_not_told", owner=channel.binder, change=type(command).__name__, reason=str(error))
 
     def _ask(self, channel: Channel, command: messages.Message, timeout_seconds: float) -> int:
-        client = self._bus.client(channel)
-        try:
-            answer = client.ask(command, timeout_seconds)
-        finally:
-            client.close()
+        answer = self.ask_for(channel, command, timeout_seconds)
         if not isinstance(answer, messages.Done):
             raise RefusedError(f"the {channel.binder} answered {type(answer).__name__}: restart it")
         return answer.affected

@@ -67,10 +67,11 @@ class InvalidError(ProblemError):
 
     Args:
         found: every error, a sentence each.
+        status: the HTTP status code.
     """
 
-    def __init__(self, found: Sequence[str]) -> None:
-        super().__init__(400, "; ".join(found), title=VALIDATION_TITLE, errors=found)
+    def __init__(self, found: Sequence[str], status: int = 400) -> None:
+        super().__init__(status, "; ".join(found), title=VALIDATION_TITLE, errors=found)
 
 
 def problem_of(error: Exception) -> ProblemError:

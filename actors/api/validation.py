@@ -35,12 +35,57 @@ class Body:
 
     def __init__(self, data: bytes) -> None:
         self.errors: list[str] = []
-        self._values = _object(data)
-        self._names = {name.casefold(): name for name in self._values}
-        if len(self._names) < len(self._values):
-            twice = {name for name in self._values if self._names[name.casefold()] != name}
-            raise InvalidError([f"{_shown(name)} is given more than once" for name in sorted(twice)])
+        self._fill("", _object(data))
+        self.done()
+
+    def _fill(self, where: str, values: Mapping[str, object]) -> None:
+        self._where = where
+        self._values = values
+        self._names = {name.casefold(): name for name in values}
+        twice = sorted(name for name in values if self._names[name.casefold()] != name)
+        self.errors += [f"{_shown(where + name)} is given more than once" for name in twice]
+        self._errors_before = len(self.errors)
         self._taken: set[str] = set()
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found wrong since this object was begun."""
+        return len(self.errors) == self._errors_before
+
+    def within(self, name: str, value: object) -> "Body | None":
+        """An object that is part of this one, as a body that shares its errors; None, and an error, when it is none."""
+        if not isinstance(value, dict):
+            self.fail(name, f"is {type_name(value)}, not an object")
+            return None
+        inner = Body.__new__(Body)
+        inner.errors = self.errors
+        inner._fill(f"{self._where}{name}.", value)
+        return inner
+
+    def inner(self, name: str, *, required: bool = False) -> "Body | None":
+        """A field that is an object; None when it is absent or wrong."""
+        value = self.value(name)
+        if value is not None:
+            return self.within(name, value)
+        if required:
+            self.fail(name, "is missing: an object")
+        return None
+
+    def fail(self, name: str, what: str) -> None:
+        """Make something an error of a field."""
+        self.errors.append(f"{self._where}{name} {what}")
+
+    def secret(self, name: str, kind: Kind) -> str:
+        """A text that must be there and that no error shows."""
+        value = self.value(name)
+        if value is None:
+            self.fail(name, f"is missing: {kind.allowed}")
+            return ""
+        try:
+            return str(kind.parse(value))
+        except Refused as refused:
+            self.fail(name, f"{refused.args[0]}: {kind.allowed}")
+            return ""
 
     def value(self, name: str) -> object:
         """A field's value; None when it is absent or null."""
@@ -57,7 +102,7 @@ class Body:
         """A field that must be there; the default stands in for it when it is wrong."""
         value = self.value(name)
         if value is None:
-            self.errors.append(f"{name} is missing: {kind.allowed}")
+            self.fail(name, f"is missing: {kind.allowed}")
             return default
         return self._parsed(name, kind, value, default)
 
@@ -67,7 +112,7 @@ class Body:
         if value is None:
             return ()
         if not isinstance(value, list):
-            self.errors.append(f"{name} is {type_name(value)}, not a list: {item.allowed}")
+            self.fail(name, f"is {type_name(value)}, not a list: {item.allowed}")
             return ()
         return tuple(self._parsed(f"{name}[{place}]", item, each, "") for place, each in enumerate(value))
 
@@ -77,15 +122,15 @@ class Body:
         if value is None:
             return {}
         if not isinstance(value, dict):
-            self.errors.append(f"{name} is {type_name(value)}, not an object of texts")
+            self.fail(name, f"is {type_name(value)}, not an object of texts")
             return {}
         texts: dict[str, str] = {}
         for key, each in value.items():
             written = str(each).lower() if isinstance(each, bool) else str(each)
             if not isinstance(each, str | int | float):
-                self.errors.append(f"{name}.{_shown(key)} is {type_name(each)}, not a text or a number")
+                self.fail(f"{name}.{_shown(key)}", f"is {type_name(each)}, not a text or a number")
             elif not (written + key).isprintable():
-                self.errors.append(f"{name}.{_shown(key)} holds control characters")
+                self.fail(f"{name}.{_shown(key)}", "holds control characters")
             else:
                 texts[key] = written
         return texts
@@ -94,7 +139,7 @@ class Body:
         """Make every field that nobody asked for an error: where ignoring one would do more than was wanted."""
         for folded, name in self._names.items():
             if folded not in self._taken:
-                self.errors.append(f"{_shown(name)} is not known here")
+                self.errors.append(f"{_shown(self._where + name)} is not known here")
 
     def done(self) -> None:
         """Check that there was no error.
@@ -110,7 +155,7 @@ class Body:
             parsed: T = kind.parse(value)  # type: ignore[assignment] # the caller's default is of the kind's type
         except Refused as refused:
             shown = f" {_shown(value)}" if isinstance(value, str | int | float) and str(value).strip() else ""
-            self.errors.append(f"{name}{shown} {refused.args[0]}: {kind.allowed}")
+            self.fail(f"{name}{shown}", f"{refused.args[0]}: {kind.allowed}")
             return default
         return parsed
 

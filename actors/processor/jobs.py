@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from actors.processor.groups import OpenGroup
 from actors.processor.members import Members
-from actors.processor.naming import JobNames
 from actors.processor.plugin import Plugin, PluginError
 from actors.processor.registry import Registry
 from protocol import killpoints
@@ -16,6 +15,7 @@ from protocol.job_processors import JobPlan
 from protocol.ledger import Group, Job, Ledger, Submission, tuples
 from protocol.logs import EventLogger
 from protocol.messages import JobsCreated, Message
+from protocol.naming import JobNames
 from protocol.states import GroupState, advance
 
 _TELL_AT_ONCE = 500

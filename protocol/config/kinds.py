@@ -168,7 +168,7 @@ def choice(*names: str) -> Kind:
             raise Refused("is none of them")
         return name
 
-    return Kind(", ".join(names[:-1]) + " or " + names[-1], parse)
+    return Kind(" or ".join(filter(None, (", ".join(names[:-1]), names[-1]))), parse)
 
 
 def optional(kind: Kind) -> Kind:

@@ -1,4 +1,4 @@
-"""Names of jobs: `{AE title}-{NAME}-{UTC time}`, as Kubernetes takes them, and unique in the ledger."""
+"""Names of jobs: `{AE title or transaction ID}-{NAME}-{UTC time}`, as Kubernetes takes them, unique in the ledger."""
 
 import itertools
 import re
@@ -16,7 +16,7 @@ def job_name(prefix: str, label: str, moment: datetime) -> str:
     """The name of a job.
 
     Args:
-        prefix: the called AE title.
+        prefix: the called AE title, or the transaction ID of an inference request.
         label: NAME; what is too long is cut from it, and from the prefix when it is too long alone.
         moment: UTC.
     """
@@ -39,7 +39,7 @@ class JobNames:
         """A name that is free, and given to nobody else.
 
         Args:
-            prefix: the called AE title.
+            prefix: the called AE title, or the transaction ID of an inference request.
             label: NAME.
             moment: UTC.
         """

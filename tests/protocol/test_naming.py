@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.processor.naming import LONGEST, JobNames, job_name
+from protocol.naming import LONGEST, JobNames, job_name
 
 MOMENT = datetime(2024, 2, 29, 23, 59, 58, 999_999, tzinfo=UTC)
 TIMES = st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
