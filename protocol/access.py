@@ -4,6 +4,7 @@ It is a file in the spool, so that receiving needs neither the ledger nor the AP
 identity before each use, so a change holds from the next association on without a message.
 """
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -40,6 +41,17 @@ class AccessList(msgspec.Struct, frozen=True, kw_only=True):
 
     ae_titles: tuple[AeTitleRule, ...] = ()
     sources: tuple[SourceRule, ...] = ()
+
+
+def normalize_address(address: str) -> str:
+    """An address as it is compared: without zone, and as IPv4 when it is one mapped into IPv6."""
+    text = address.partition("%")[0]
+    try:
+        parsed = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
 
 
 class AccessFile:

@@ -60,6 +60,7 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "retriever.completed": "a retrieval is over, and the submitter does not know",
         "guardian.files-deleted": "a group's files are deleted, and no row says so",
         "guardian.reclaimed": "a group's files are deleted, and the processor's rows are still there",
+        "guardian.request-deleted": "what was retrieved for a request is deleted, and the next is to follow",
         "guardian.shard-removed": "an empty shard's directory is deleted, and the ledger has it as sealed",
         "api.committed": "a change is in the ledger, and receivers do not know",
         "api.access-written": "receivers know of a change, and who asked for it does not",

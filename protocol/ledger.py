@@ -368,6 +368,8 @@ class Withdrawal(Row):
     """A job that may be on the platform and must not be: its request was refused. Deleted when the platform knows."""
 
     job_id = pw.TextField(primary_key=True)
+    pipeline_id = pw.TextField()
+    requested_ns = pw.BigIntegerField()
     created_ns = pw.BigIntegerField()
 
 

@@ -116,6 +116,8 @@ class CreateJob(Message, frozen=True, kw_only=True):
     Args:
         priority: one of `protocol.priority.PRIORITIES`.
         source: as in the job's metadata.
+        requested_ns: wall time of the request, before which the job cannot have been created.
+        again: whether it may have been asked before, so that the job is looked for first.
     """
 
     job_id: str
@@ -123,6 +125,8 @@ class CreateJob(Message, frozen=True, kw_only=True):
     pipeline_id: str
     priority: str
     source: str
+    requested_ns: int
+    again: bool = False
 
 
 class JobCreated(Message, frozen=True, kw_only=True):
@@ -133,9 +137,11 @@ class JobCreated(Message, frozen=True, kw_only=True):
 
 
 class CancelJob(Message, frozen=True, kw_only=True):
-    """Let the platform give a job up that was never accepted; answered when it has."""
+    """Let the platform give a job up that was never accepted; answered when it has. Fields as in `CreateJob`."""
 
     job_id: str
+    pipeline_id: str
+    requested_ns: int
 
 
 # Submitter → embedded platform: commands, each repeatable under the job's own UUID.

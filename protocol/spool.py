@@ -6,7 +6,8 @@
     writers/WRITER.lock                held by a living process that may have .part files
     arrivals/SHARD/STEM.dcm            an instance that a C-MOVE of ours brought, until the retriever takes it
     moves.json                         the C-MOVEs from which receivers expect instances
-    requests/JOB/...                   what was retrieved for the job of an inference request
+    requests/JOB/dcm/UID.dcm           an instance that was retrieved for the job of an inference request
+    requests/JOB/ehr/NAME              a FHIR resource
     platform/PAYLOAD/...               payloads and runs of the embedded platform
 
 A shard is a directory that one writer fills for a short time; a stem is `{association}-{position}`. An
@@ -33,6 +34,7 @@ SHARD_FILES = 4096
 _FLOOR_SHARE = 0.01
 _FLOOR_BYTES = 16 * 1024 * 1024
 INSTANCE_SUFFIX = ".dcm"
+REQUEST_DIRECTORIES = ("dcm", "ehr")  # of a request: instances, and FHIR resources
 PART_SUFFIX = ".part"
 
 

@@ -5,6 +5,8 @@ A round goes through these, a directory a step:
     .access.json.*        a new access list whose writer was killed before it had its name
     writers/*.lock        of processes that are dead, and what these had in transit
     instances/SHARD/*     files whose row is in the history: their jobs had them, or a person gave them up
+    arrivals/SHARD/*      that no C-MOVE of ours waits for any more; the archive has them
+    requests/JOB/         of a request that is not on record; its sources have what is in it
     platform/PAYLOAD/     of a run that never came on record: nothing but directories and second names of instances
 
 A file among the instances that is in no table was acknowledged and waits to be described: the processor finds it. A
@@ -22,7 +24,18 @@ from pathlib import Path
 
 import msgspec
 
-from protocol.ledger import PAGE_ROWS, Instance, InstanceHistory, Run, SealedShard, Submission, pages, tuples
+from actors.guardian.reclaim import remove_request
+from protocol.ledger import (
+    PAGE_ROWS,
+    InferenceRequest,
+    Instance,
+    InstanceHistory,
+    Run,
+    SealedShard,
+    Submission,
+    pages,
+    tuples,
+)
 from protocol.spool import Spool, sync_directory
 
 _PUT_ASIDE = ".orphan-"
@@ -66,6 +79,10 @@ class Orphans:
         yield self._remove_dead_parts()
         for shard in sorted(os.listdir(self._spool.instances)):
             yield self._remove_reclaimed(shard)
+        arrivals = self._spool.arrivals()
+        for shard in sorted(os.listdir(arrivals.instances)):
+            yield self._remove_arrivals(arrivals, shard)
+        yield self._remove_requests()
         names = sorted(os.listdir(self._spool.platform))
         for start in range(0, len(names), PAGE_ROWS):
             yield self._remove_payloads(names[start : start + PAGE_ROWS])
@@ -84,7 +101,8 @@ class Orphans:
         sealed = {row.shard for page in pages(SealedShard.select().namedtuples(), SealedShard.shard) for row in page}
         # Who lives is asked after the listing: a shard of a writer that is born meanwhile is not in it.
         shards = self._spool.open_shards(sealed)
-        count = self._spool.remove_parts(self._spool.living_writers(), shards)
+        alive = self._spool.living_writers()
+        count = self._spool.remove_parts(alive, shards) + self._spool.arrivals().remove_parts(alive)
         return Removed(what="parts of dead receivers", count=count)
 
     def _remove_reclaimed(self, shard: str) -> Removed:
@@ -104,6 +122,33 @@ class Orphans:
         if count:
             sync_directory(self._spool.instances / shard)
         return Removed(what="reclaimed instances", count=count, bytes=size)
+
+    def _remove_arrivals(self, arrivals: Spool, shard: str) -> Removed:
+        """What came late, or twice; a shard that is empty then goes with it."""
+        count = size = 0
+        for identifier in arrivals.list_shard(shard)[0]:
+            path = Path(arrivals.instance_path(identifier))
+            if self._is_old(path):
+                with contextlib.suppress(FileNotFoundError):
+                    size += path.stat().st_size
+                    path.unlink()
+                    count += 1
+        if self._is_old(arrivals.instances / shard):
+            with contextlib.suppress(OSError):  # not empty; its writer makes a new one if it must
+                os.rmdir(arrivals.instances / shard)
+        return Removed(what="arrivals that nobody waits for", count=count, bytes=size)
+
+    def _remove_requests(self) -> Removed:
+        names = {name for name in os.listdir(self._spool.requests) if not name.startswith(".")}
+        suspects = [name for name in sorted(names) if self._is_old(self._spool.requests / name)]
+        count = size = 0
+        for start in range(0, len(suspects), PAGE_ROWS):
+            page = suspects[start : start + PAGE_ROWS]
+            query = InferenceRequest.select(InferenceRequest.job_id).where(InferenceRequest.job_id.in_(page))
+            for name in sorted(set(page) - {row[0] for row in tuples(query)}):
+                freed = remove_request(self._spool, name)
+                count, size = count + freed[0], size + freed[1]
+        return Removed(what="files of requests that are not on record", count=count, bytes=size)
 
     def _remove_payloads(self, names: list[str]) -> Removed:
         count = 0

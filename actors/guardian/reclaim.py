@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -10,13 +11,27 @@ import peewee as pw
 
 from protocol import killpoints
 from protocol.clock import NANOSECONDS
-from protocol.ledger import Group, Instance, Job, Ledger, Reclaim, Run, SealedShard, Submission, pages, tuples
-from protocol.spool import Spool, sync_directory
-from protocol.states import GroupState, InstanceState, JobState, RunState
+from protocol.ledger import (
+    PAGE_ROWS,
+    Group,
+    InferenceRequest,
+    Instance,
+    Job,
+    Ledger,
+    Reclaim,
+    Run,
+    SealedShard,
+    Submission,
+    pages,
+    tuples,
+)
+from protocol.spool import Spool, sync_directory, walk_files
+from protocol.states import GroupState, InstanceState, JobState, RequestState, RunState
 
 _GROUPS_AT_ONCE = 50
 _FILES_A_COMMIT = 1000
 _DONE = (JobState.COMPLETED, JobState.DISCARDED)
+_RETRIEVED = (RequestState.COMPLETED, RequestState.FAILED)
 _READING = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
 
 
@@ -92,6 +107,31 @@ class Reclaimer:
         if waiting:
             yield self._record(waiting, shards)
         yield from self._delete_given_up()
+        yield from self._delete_requests()
+
+    def _delete_requests(self) -> Iterator[Freed]:
+        """What was retrieved for jobs that have it, or were given up, and that no run reads."""
+        names = sorted(name for name in os.listdir(self._spool.requests) if not name.startswith("."))
+        for start in range(0, len(names), PAGE_ROWS):
+            query = (
+                Submission.select(Submission.job_id)
+                .join(Run, pw.JOIN.LEFT_OUTER, on=(Run.job_id == Submission.job_id))
+                .join(InferenceRequest, pw.JOIN.LEFT_OUTER, on=(InferenceRequest.job_id == Submission.job_id))
+                .where(
+                    Submission.job_id.in_(names[start : start + PAGE_ROWS])
+                    & Submission.state.in_(_DONE)
+                    & (Run.state.is_null() | Run.state.not_in(_READING))
+                    & InferenceRequest.state.in_(_RETRIEVED)
+                )
+            )
+            for (job_id,) in tuples(query):
+                try:
+                    files, size = remove_request(self._spool, job_id)
+                except OSError as error:
+                    self._failed(error)
+                    continue
+                killpoints.reach("guardian.request-deleted")
+                yield Freed(files=files, bytes=size)
 
     def _finished_groups(self) -> Iterator[int]:
         """Closed groups that nobody needs any more; one that could not be deleted does not hold up those behind it."""
@@ -190,6 +230,19 @@ class Reclaimer:
             self._failed(error)
             return False
         return True
+
+
+def remove_request(spool: Spool, job_id: str) -> tuple[int, int]:
+    """Delete the directory of a request; returns how many files that were, and their bytes.
+
+    Raises:
+        OSError: something cannot be deleted.
+    """
+    home = spool.requests / job_id
+    sizes = [path.stat().st_size for path in walk_files(home)]
+    shutil.rmtree(home)
+    sync_directory(spool.requests)
+    return len(sizes), sum(sizes)
 
 
 def remove_empty_shards(spool: Spool) -> int:

@@ -1,6 +1,7 @@
 """How many bytes the spool holds, counted as they change: found once at start, then by what each process tells.
 
-    found at start + stored by receivers since + taken by runs of the embedded platform - deleted by the guardian
+    found at start + stored by receivers, and retrieved, since + taken by runs of the embedded platform
+    - deleted by the guardian
 
 A file counts its length. The payloads of jobs count nothing, since they are links to instances that the guardian keeps
 for as long as a run may need them. An object in transit counts when it has become an instance.
@@ -9,10 +10,12 @@ for as long as a run may need them. An object in transit counts when it has beco
 import contextlib
 import os
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 from protocol.board import Board
 from protocol.clock import NANOSECONDS
-from protocol.spool import INSTANCE_SUFFIX, Spool
+from protocol.spool import PART_SUFFIX, REQUEST_DIRECTORIES, Spool
 
 
 class Usage:
@@ -25,7 +28,7 @@ class Usage:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._began_ns = time.time_ns()
-        self._stored_before = board.stored_bytes
+        self._stored_before = board.stored_bytes + board.retrieved_bytes
         self._found_bytes: int | None = None
         self._deleted_bytes = 0
 
@@ -46,7 +49,7 @@ class Usage:
     @property
     def bytes(self) -> int:
         """What the spool holds; before it is known, what came since the start."""
-        stored = self._board.stored_bytes - self._stored_before
+        stored = self._board.stored_bytes + self._board.retrieved_bytes - self._stored_before
         return max(0, (self._found_bytes or 0) + stored + self._board.platform_bytes - self._deleted_bytes)
 
     def deleted(self, count: int) -> None:
@@ -54,14 +57,23 @@ class Usage:
         self._deleted_bytes += count
 
 
+def _directories(spool: Spool) -> Iterator[Path]:
+    """Where what was received and retrieved lies."""
+    for root in (spool.instances, spool.arrivals().instances):
+        for shard in os.listdir(root):
+            yield root / shard
+    for request in os.listdir(spool.requests):
+        yield from (spool.requests / request / kind for kind in REQUEST_DIRECTORIES)
+
+
 def _stored_until(spool: Spool, moment_ns: int) -> int:
-    """Bytes of the instances that were complete before a moment; what comes later is counted by who stores it."""
+    """Bytes of the files that were complete before a moment; what comes later is counted by who stores it."""
     total = 0
-    for shard in os.listdir(spool.instances):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(spool.instances / shard) as entries:
+    for directory in _directories(spool):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(directory) as entries:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):
-                    if entry.name.endswith(INSTANCE_SUFFIX):
+                    if not entry.name.endswith(PART_SUFFIX) and entry.is_file(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
                         # A step of the clock may have left files in the future; those are as old as the rest.
                         if not moment_ns <= status.st_mtime_ns < moment_ns + 3600 * NANOSECONDS:

@@ -13,8 +13,9 @@ import msgspec
 
 from actors.receiver.names import HostNames
 from actors.receiver.pdu import Rejection
-from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule
+from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule, normalize_address
 from protocol.logs import EventLogger
+from protocol.moves import MovesFile
 
 _SEPARATORS = re.compile(r"[,;\s]+")
 
@@ -27,9 +28,11 @@ class Admitted:
 
     Args:
         rule: of the called AE title.
+        moved: whether it brings what a C-MOVE of ours asked for.
     """
 
     rule: AeTitleRule
+    moved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +77,6 @@ def _hosts(host_ip: str) -> _Hosts:
     return _Hosts(tuple(networks), frozenset(names))
 
 
-def normalize_address(address: str) -> str:
-    """An address as it is compared: without zone, and as IPv4 when it is one mapped into IPv6."""
-    text = address.partition("%")[0]
-    try:
-        parsed = ipaddress.ip_address(text)
-    except ValueError:
-        return text
-    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
-    return str(mapped or parsed)
-
-
 class Admission:
     """Decides by the access list as it stands on disk at this moment.
 
@@ -92,10 +84,12 @@ class Admission:
         access: the access list.
         names: resolves the sources' host names.
         log: told when the access list cannot be read.
+        moves: from where C-MOVEs of ours bring something; None for nowhere.
     """
 
-    def __init__(self, access: AccessFile, names: HostNames, log: EventLogger) -> None:
+    def __init__(self, access: AccessFile, names: HostNames, log: EventLogger, moves: MovesFile | None = None) -> None:
         self._access = access
+        self._moves = moves
         self._names = names
         self._log = log
         self._last = AccessList()
@@ -106,7 +100,7 @@ class Admission:
         self._names.refresh(names, lambda: None)
 
     def decide(
-        self, *, called: str, calling: str, host: str, any_source: bool, last_word: bool = False
+        self, *, called: str, calling: str, host: str, any_source: bool, last_word: bool = False, own: str = ""
     ) -> Admitted | Refused | NamesNeeded:
         """Decide about one association.
 
@@ -116,7 +110,15 @@ class Admission:
             host: the peer's address, normalized.
             any_source: whether unknown sources are accepted (`rejectUnknownSources` off).
             last_word: decide by what is known of names, instead of asking for a refresh.
+            own: our AE title as SCU, to which C-MOVEs of ours send.
         """
+        if calling and called and called == own and self._moves is not None and self._moves.expects(host):
+            return Admitted(AeTitleRule(ae_title=own), moved=True)
+        return self._by_access_list(called, calling, host, any_source=any_source, last_word=last_word)
+
+    def _by_access_list(
+        self, called: str, calling: str, host: str, *, any_source: bool, last_word: bool
+    ) -> Admitted | Refused | NamesNeeded:
         access = self._current()
         if not calling:
             return Refused(Rejection.CALLING_AE_TITLE, "the calling AE title is blank or not of its characters")

@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-from actors.receiver.admission import NamesNeeded, Refused, normalize_address
+from actors.receiver.admission import Admitted, NamesNeeded, Refused
 from actors.receiver.connection import Connection
 from actors.receiver.dimse_log import LoggingService
 from actors.receiver.file_meta import presentation_address
@@ -16,7 +16,7 @@ from actors.receiver.negotiation import Proposal, decode_request, encode_accepta
 from actors.receiver.pdu import PduWalker, Rejection, encode_rejection
 from actors.receiver.service import Service, StorageContext
 from actors.receiver.shared import Shared
-from protocol.access import AeTitleRule
+from protocol.access import normalize_address
 from protocol.board import Intake, host_key
 from protocol.dimse import APPLICATION_CONTEXT
 from protocol.dimse.pdu import RELEASE_RP, AbortReason, PduType, ProtocolError, encode_abort
@@ -221,6 +221,7 @@ class Association:
             host=self._host,
             any_source=not scp.reject_unknown_sources,
             last_word=last_word,
+            own=self._shared.settings.dicom.scu.ae_title,
         )
         if isinstance(outcome, NamesNeeded):
             self.state = State.AWAITING_ADMISSION
@@ -240,14 +241,14 @@ class Association:
             if self._slot is None:
                 self._reject(Rejection.LOCAL_LIMIT_EXCEEDED, "the maximum number of associations is reached")
             else:
-                self._accept(proposal, outcome.rule)
+                self._accept(proposal, outcome)
 
     def _names_refreshed(self) -> None:
         if self.state is State.AWAITING_ADMISSION:
             self._admit(last_word=True)
             self._settle()
 
-    def _accept(self, proposal: Proposal, rule: AeTitleRule) -> None:
+    def _accept(self, proposal: Proposal, admitted: Admitted) -> None:
         """Sta3, A-ASSOCIATE response primitive (accept): AE-7."""
         scp = self._shared.settings.dicom.scp
         agreement = negotiate(proposal, scp.verification.transfer_syntaxes if scp.verification.enabled else ())
@@ -255,13 +256,13 @@ class Association:
         local = presentation_address(normalize_address(host), port)
         self._identifier = new_association_id()
         self._service = (LoggingService if scp.log_dimse_datasets else Service)(
-            self._shared,
+            self._shared.moved if admitted.moved and self._shared.moved else self._shared,
             association=self._identifier,
             contexts={
                 context_id: StorageContext(context, proposal.calling, proposal.called, self._peer, local)
                 for context_id, context in agreement.contexts.items()
             },
-            ignored=rule.ignored_sop_classes,
+            ignored=admitted.rule.ignored_sop_classes,
             peer=self._host,
             peer_max_pdu_bytes=proposal.max_pdu_bytes,
             send=self._answer,

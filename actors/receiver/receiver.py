@@ -4,6 +4,7 @@ One event loop; each association is a small state machine in it. What it stores 
 nothing else of the gateway is needed to receive.
 """
 
+import dataclasses
 import errno
 import itertools
 import socket
@@ -23,6 +24,7 @@ from protocol.birth import Birth
 from protocol.config import Settings
 from protocol.logs import Repeats
 from protocol.messages import InstancesStored, StoredInstance
+from protocol.moves import MovesFile
 from protocol.spool import ShardWriter, Spool
 
 _YIELD_SECONDS = 0.003  # how long a receiver with more associations leaves a connection to the others
@@ -55,19 +57,27 @@ class Receiver(Actor):
         writer = ShardWriter(self._spool, self.kind)
         names = HostNames(self.post, self.log)
         self._writer = writer
+        syncer = open_syncer(self)
+        self._moved_writer = ShardWriter(self._spool.arrivals(), self.kind)
         self._shared = Shared(
             loop=self,
             settings=settings,
             board=self.board,
             row=self._row,
-            admission=Admission(AccessFile(self._spool.access), names, self.log),
+            admission=Admission(AccessFile(self._spool.access), names, self.log, MovesFile(self._spool.moves)),
             names=names,
             writer=writer,
-            store=Store(writer, open_syncer(self)),
+            store=Store(writer, syncer),
             announce=self._announce,
             log=self.log,
             repeats=self._repeats,
             buffer=memoryview(bytearray(RECEIVE_BYTES)),
+        )
+        self._shared.moved = dataclasses.replace(
+            self._shared,
+            writer=self._moved_writer,
+            store=Store(self._moved_writer, syncer),
+            announce=lambda _: None,
         )
 
     def start(self) -> None:
@@ -97,6 +107,8 @@ class Receiver(Actor):
     def settings_changed(self, settings: Settings) -> None:
         """New limits hold for new associations."""
         self._shared.settings = settings
+        if self._shared.moved is not None:
+            self._shared.moved.settings = settings
 
     def busy_with(self) -> str:
         """How many associations there are."""
@@ -137,6 +149,7 @@ class Receiver(Actor):
         self._shared.store.close(_STORE_CLOSE_SECONDS)
         self._announce_all()
         self._writer.close()
+        self._moved_writer.close()
         self._repeats.flush(everything=True)
         for listener in self._listeners:
             listener.close()  # never shut down: the socket is shared

@@ -34,6 +34,7 @@ class Shared:
         repeats: sums up what one peer does again and again.
         buffer: every receive goes there; what is not consumed before the next one is lost.
         cutting: whether associations are aborted between objects, since this process ends soon.
+        moved: the same for what C-MOVEs of ours bring, which is stored apart and announced to nobody.
     """
 
     loop: Actor
@@ -49,3 +50,4 @@ class Shared:
     repeats: Repeats
     buffer: memoryview
     cutting: bool = False
+    moved: "Shared | None" = None

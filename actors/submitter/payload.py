@@ -1,25 +1,35 @@
-"""A job's payload: its group's instances and the names that they have there, always in the same order."""
+"""A job's payload: its group's instances, or what was retrieved for it, and their names there, in one order."""
 
 from collections.abc import Iterator
 
-from protocol.ledger import Instance, pages
+from protocol.ledger import Instance, Job, Retrieval, pages
 from protocol.platforms.base import PayloadFile
 from protocol.spool import INSTANCE_SUFFIX, Spool, payload_name
 from protocol.states import InstanceState
 
 
-def files(group_id: int | None, spool: Spool) -> Iterator[list[PayloadFile]]:
-    """The files of a group's payload in pages.
+def files(job: Job, spool: Spool) -> Iterator[list[PayloadFile]]:
+    """The files of a job's payload in pages.
 
-    The order, and so each name, is the same at every call: a closed group does not change. Two instances whose names
-    come out equal after cleaning get different ones, by a number before the suffix.
+    The order, and so each name, is the same at every call: neither a closed group nor a retrieval that is over changes.
 
     Args:
-        group_id: the group; None is a job without instances.
+        job: of a group, or of an inference request.
         spool: where they are.
     """
-    if group_id is None:
-        return
+    return _of_request(job.job_id, spool) if job.group_id is None else _of_group(job.group_id, spool)
+
+
+def _of_request(job_id: str, spool: Spool) -> Iterator[list[PayloadFile]]:
+    """What was retrieved has its name on record."""
+    query = Retrieval.select(Retrieval.retrieval_id, Retrieval.name, Retrieval.path).where(Retrieval.job_id == job_id)
+    home = spool.requests / job_id
+    for page in pages(query.namedtuples(), Retrieval.retrieval_id):
+        yield [PayloadFile(name=row.name, path=f"{home}/{row.path}") for row in page]
+
+
+def _of_group(group_id: int, spool: Spool) -> Iterator[list[PayloadFile]]:
+    """Two instances whose names come out equal after cleaning get different ones, by a number before the suffix."""
     query = (
         Instance.select(
             Instance.identifier, Instance.patient_id, Instance.study_uid, Instance.series_uid, Instance.sop_instance_uid

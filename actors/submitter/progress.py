@@ -30,7 +30,8 @@ class Progress:
         self._new = row is None
         self.row = row or Submission(job_id=job.job_id, state=JobState.QUEUED, steps=[], created_ns=time.time_ns())
         # A step that is found under way, or that failed, may have had its effect.
-        self._again = not self._new
+        # A request's job was created before its submission began.
+        self._again = not self._new or job.group_id is None
         self._changed: dict[str, Any] = {}
         if self._new:
             self._record(JobState.QUEUED)

@@ -104,9 +104,10 @@ def create(around: Surroundings, task: Task) -> Columns:
 
 def add_metadata(around: Surroundings, task: Task) -> Columns:
     """Add the configured tags; a platform may refuse a name that it has, so only what is missing is sent."""
-    if not around.settings.upload_metadata or task.job.group_id is None:
-        return {}
-    wanted = metadata.of_instances(task.job.group_id, around.settings.metadata_dicom_source)
+    job = task.job
+    wanted = {"Instances": str(job.instances)} if job.group_id is None else {}
+    if around.settings.upload_metadata:
+        wanted |= metadata.of_instances(job, around.settings.metadata_dicom_source)
     if task.again:
         known = _found(around, task).metadata
         wanted = {name: value for name, value in wanted.items() if name not in known}
@@ -119,7 +120,7 @@ def add_metadata(around: Surroundings, task: Task) -> Columns:
 def upload(around: Surroundings, task: Task) -> Columns:
     """Bring the files to the platform, page by page, leaving out what is known to be there."""
     count = 0
-    for page in payload.files(task.job.group_id, around.spool):
+    for page in payload.files(task.job, around.spool):
         if count > task.uploaded:
             around.uploaded(task.job.job_id, count)
         missing = page[max(0, task.uploaded - count) :]

@@ -8,7 +8,8 @@ memory to be saved, and nothing begins.
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, ClassVar
 
 import msgspec
@@ -17,6 +18,7 @@ import peewee as pw
 from actors.actor import Actor
 from actors.submitter.caretaker import Caretaker
 from actors.submitter.progress import Progress, with_jobs
+from actors.submitter.requests import Requests
 from actors.submitter.scheduler import Scheduler
 from actors.submitter.steps import UNDER_WAY, Columns, Surroundings, Task
 from protocol import killpoints, messages
@@ -86,6 +88,7 @@ class Submitter(Actor):
         self._availability = Availability(self._ledger, self.log)
         self._spool = Spool(self.settings.storage.temporary)
         self._pool = ThreadPoolExecutor(PLACES, thread_name_prefix="step")
+        self._requests = Requests(self._platform, self.log)
         self._caretaker = Caretaker(self, self._platform, self._ledger, self._availability, self._take_up)
         for page in pages(Submission.select().where(Submission.state.in_(_UNFINISHED)), Submission.job_id):
             for progress in with_jobs(page):
@@ -113,6 +116,7 @@ class Submitter(Actor):
         self._stopping.set()
         self._platform.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._requests.stop()
         self._caretaker.stop()
         self._ledger.close()
 
@@ -126,6 +130,18 @@ class Submitter(Actor):
     def handle_jobs_created(self, message: messages.JobsCreated) -> None:
         """New jobs stand in the ledger."""
         self._arrived += message.job_ids
+
+    def handle_payloads_retrieved(self, _: messages.PayloadsRetrieved) -> None:
+        """The retrieval for some jobs is over."""
+        self._look_at_requests()
+
+    def handle_create_job(self, command: messages.CreateJob) -> "Future[messages.Message]":
+        """Create the job of an inference request that is not accepted yet."""
+        return self._requests.create(command)
+
+    def handle_cancel_job(self, command: messages.CancelJob) -> "Future[messages.Message]":
+        """Give up the job of an inference request that was refused."""
+        return self._requests.cancel(command)
 
     def handle_retry_jobs(self, command: messages.RetryJobs) -> messages.Message:
         """Submit faulted jobs again, with all their tries before them."""
@@ -173,6 +189,25 @@ class Submitter(Actor):
             self._sweep()
         except LEDGER_AWAY as error:
             self._availability.failed(error)
+        else:
+            self._look_at_requests()
+
+    def _look_at_requests(self) -> None:
+        """Let go on, or fault, what has waited for a retrieval that is over."""
+        try:
+            over = self._requests.look()
+            failed = [(self._under_way[each.job_id], each.failure) for each in over if each.failure]
+            for progress, failure in failed:
+                progress.fail(failure, unreachable=False, retry_seconds=0.0, most_retries=-1)
+                self._unsaved.add(progress)
+                del self._under_way[progress.job_id]
+                self._requests.forget(progress.job_id)
+                self._told.append(partial(self._tell_failed, progress, JobState.CREATED, again=False))
+            for each in over:
+                if not each.failure:
+                    self._enqueue(self._requests.release(each.job_id))
+        except LEDGER_AWAY as error:
+            self._availability.failed(error)
 
     def _take_over(self, job_ids: list[str]) -> Iterator[Progress]:
         """Jobs that have no submission yet; a message may come twice."""
@@ -187,6 +222,8 @@ class Submitter(Actor):
     def _enqueue(self, progress: Progress) -> None:
         """Let a job wait for its turn, and no longer than configured, whatever was done to the clock since."""
         self._under_way[progress.job_id] = progress
+        if self._requests.holds(progress):
+            return
         pause = (progress.row.next_try_ns - time.time_ns()) / NANOSECONDS
         pause = min(max(0.0, pause), self.settings.services.platform.retry_delay_seconds)
         self._scheduler.add(progress.job_id, progress.rank, time.monotonic() + pause)
@@ -256,7 +293,9 @@ class Submitter(Actor):
 
     def _has_next_step(self, progress: Progress, result: Result) -> bool:
         done = not isinstance(result, Failure | Interrupted)
-        return done and progress.state is not JobState.COMPLETED and not self.draining
+        if not done or progress.state is JobState.COMPLETED or self._requests.holds(progress):
+            return False
+        return not self.draining
 
     def _apply(self, progress: Progress, result: Result) -> Callable[[], None]:
         """Change a submission by what its step brought; returns what tells of it once it is committed."""
@@ -268,6 +307,7 @@ class Submitter(Actor):
         if progress.state is not JobState.COMPLETED:
             return lambda: None
         del self._under_way[progress.job_id]
+        self._requests.forget(progress.job_id)
         return lambda: self._tell_completed(progress)
 
     def _apply_failure(self, progress: Progress, failure: Failure) -> Callable[[], None]:
@@ -294,7 +334,7 @@ class Submitter(Actor):
             files=progress.row.uploaded,
             seconds=round((time.time_ns() - progress.job.created_ns) / NANOSECONDS, 3),
         )
-        if progress.row.uploaded != progress.job.instances:
+        if progress.job.group_id is not None and progress.row.uploaded != progress.job.instances:
             self.log.warning(
                 "payload_differs", job_id=progress.job_id, files=progress.row.uploaded, instances=progress.job.instances
             )

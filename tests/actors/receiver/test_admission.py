@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.receiver.admission import Admission, Admitted, NamesNeeded, Refused, normalize_address
+from actors.receiver.admission import Admission, Admitted, NamesNeeded, Refused
 from actors.receiver.names import HostNames
 from actors.receiver.pdu import Rejection
-from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule
+from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule, normalize_address
 from protocol.logs import EventLogger
 
 

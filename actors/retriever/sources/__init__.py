@@ -1,0 +1,1 @@
+"""Sources of inference requests, one module a kind."""
