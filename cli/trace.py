@@ -17,6 +17,9 @@ _SENTENCES = {
     "GroupClosed": "group {groupId} of {aeTitle} closed with {instances} instances",
     "JobCreated": "job {jobName} created: {instances} instances for pipeline {pipelineId}",
     "JobAdvanced": "job {jobName}: {state}",
+    "RequestAccepted": "inference request {transactionId}: accepted",
+    "FirstInstanceRetrieved": "inference request {transactionId}: first instance retrieved",
+    "LastInstanceRetrieved": "inference request {transactionId}: last of {instances} instances retrieved",
     "RunStarted": "job {jobName}: pipeline started",
     "RunEnded": "job {jobName}: pipeline ended, {state}, exit code {exitCode}",
 }

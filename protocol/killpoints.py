@@ -36,6 +36,7 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "processor.history-moved": "some of a reclaimed group's rows are in the history table",
         "submitter.committed": "submissions have their new states, and no step has begun",
         "submitter.created": "the platform has the job, and the ledger does not know",
+        "submitter.request-job-created": "the platform has the job of a request that nobody has accepted yet",
         "submitter.metadata-added": "the platform has the metadata, and the ledger does not know",
         "submitter.file-linked": "the platform has some of the payload",
         "submitter.uploaded": "the platform has the payload, and the ledger does not know",

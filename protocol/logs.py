@@ -132,6 +132,15 @@ class Repeats:
                     self._write(key[0], peer=key[1], repeated=count, **fields)
 
 
+# What libraries say at lower levels names URLs, and identifiers in them: patients'.
+_LIBRARIES = {
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "pynetdicom": logging.ERROR,
+    "pydicom": logging.ERROR,
+}
+
+
 def set_up(settings: Settings, actor: str) -> None:
     """Set logging up for this process; calling it again applies changed levels.
 
@@ -149,6 +158,8 @@ def set_up(settings: Settings, actor: str) -> None:
             logger.propagate = True
             logger.handlers.clear()
             logger.disabled = name.startswith("uvicorn.access")
+    for library, level in _LIBRARIES.items():
+        logging.getLogger(library).setLevel(level)
     for category, level in _levels(settings.logging.levels).items():
         logging.getLogger(category or None).setLevel(level)
     logging.raiseExceptions = False

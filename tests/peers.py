@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,11 +222,26 @@ def storescp(directory: Path, *, options: Sequence[str] = ("+xa", "+B", "-pm")) 
 
 
 @contextlib.contextmanager
-def orthanc(directory: Path, *, dicomweb: bool = True) -> Iterator[dict[str, int]]:
-    """Orthanc, by default with its DICOMweb plug-in; yields its ports as `http` and `dicom`, and its `pid`."""
+def orthanc(
+    directory: Path,
+    *,
+    dicomweb: bool = True,
+    users: Mapping[str, str] | None = None,
+    ports: Mapping[str, int] | None = None,
+    **more: Any,
+) -> Iterator[dict[str, int]]:
+    """Orthanc, by default with its DICOMweb plug-in; yields its ports as `http` and `dicom`, and its `pid`.
+
+    Args:
+        directory: of its data, which a second Orthanc may go on with.
+        dicomweb: whether it has the plug-in.
+        users: names and passwords for Basic authentication; none is needed without.
+        ports: those of an Orthanc before it.
+        more: further settings.
+    """
     program = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
     directory.mkdir(parents=True, exist_ok=True)
-    ports = {"http": free_port(), "dicom": free_port()}
+    ports = dict(ports) if ports else {"http": free_port(), "dicom": free_port()}
     plugins = [str(path) for path in Path("/usr/share/orthanc/plugins").glob("libOrthancDicomWeb*")]
     configuration = {
         "Name": "tests",
@@ -235,13 +250,15 @@ def orthanc(directory: Path, *, dicomweb: bool = True) -> Iterator[dict[str, int
         "HttpPort": ports["http"],
         "DicomPort": ports["dicom"],
         "DicomAet": "ORTHANC",
-        "AuthenticationEnabled": False,
+        "AuthenticationEnabled": bool(users),
+        "RegisteredUsers": dict(users or {}),
         "RemoteAccessAllowed": False,
         "DicomAlwaysAllowStore": True,
         "DicomAlwaysAllowEcho": True,
         "OverwriteInstances": True,
         "Plugins": plugins if dicomweb else [],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        **more,
     }
     file = directory / "orthanc.json"
     file.write_text(json.dumps(configuration, indent=1))

@@ -20,7 +20,7 @@ def test_all_actors_run_within_8_seconds_and_sigterm_ends_them(new_gateway: NewG
     gateway.start()
     assert time.monotonic() - started < 8.0
     kinds = {actor.kind for actor in gateway.status().actors}
-    assert kinds == {"receiver", "extractor", "processor", "submitter", "platform", "guardian", "api"}
+    assert kinds == {"receiver", "extractor", "processor", "submitter", "platform", "retriever", "guardian", "api"}
 
     stopped = time.monotonic()
     assert gateway.stop() == 0

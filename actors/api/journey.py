@@ -6,8 +6,9 @@ told, since it may be a patient's ID.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+import peewee as pw
 from msgspec import Meta
 
 from actors.api.book import Book
@@ -15,7 +16,19 @@ from actors.api.entities import Entity
 from actors.api.jobs import Step, steps_of
 from protocol.clock import iso
 from protocol.errors import NotFoundError
-from protocol.ledger import PAGE_ROWS, Group, Instance, InstanceHistory, Job, Run, Submission, pages
+from protocol.ledger import (
+    PAGE_ROWS,
+    Group,
+    InferenceRequest,
+    Instance,
+    InstanceHistory,
+    Job,
+    Retrieval,
+    Run,
+    Submission,
+    pages,
+    tuples,
+)
 from protocol.spool import association_of
 from protocol.states import InstanceState
 
@@ -71,8 +84,19 @@ class JourneyJob(Entity, frozen=True, kw_only=True):
     exit_code: int | None
 
 
+class JourneyRetrieval(Entity, frozen=True, kw_only=True):
+    """What an inference request has retrieved of the study; `bytes` is the length of the files."""
+
+    transaction_id: str
+    job_id: str
+    instances: int
+    bytes: int
+    first_retrieved: str
+    last_retrieved: str
+
+
 class Journey(Entity, frozen=True, kw_only=True):
-    """All of it; `states` counts the study's instances by their state."""
+    """All of it; `states` counts the study's instances by their state, and `instances` those that were received."""
 
     study_instance_uid: str
     instances: int
@@ -80,6 +104,7 @@ class Journey(Entity, frozen=True, kw_only=True):
     states: dict[str, int]
     associations: tuple[Association, ...]
     groups: tuple[JourneyGroup, ...]
+    retrievals: tuple[JourneyRetrieval, ...]
     jobs: tuple[JourneyJob, ...]
     events: tuple[Event, ...]
 
@@ -102,16 +127,20 @@ class Trace:
         """
         with self._book.use():
             tally = _Tally(study_uid)
-            if not tally.instances:
+            retrievals = _retrievals(study_uid)
+            if not tally.instances and not retrievals:
                 raise NotFoundError(f"nothing of the study {study_uid!r} is on record: check the Study Instance UID")
             groups = list(_of_keys(Group, Group.group_id, sorted(tally.in_groups)))
             jobs = list(_of_keys(Job, Job.group_id, sorted(tally.in_groups)))
+            jobs += list(_of_keys(Job, Job.job_id, [each.job_id for each in retrievals]))
             job_ids = [job.job_id for job in jobs]
             submissions = {row.job_id: row for row in _of_keys(Submission, Submission.job_id, job_ids)}
             runs = {row.job_id: row for row in _of_keys(Run, Run.job_id, job_ids)}
         events = [*tally.events()]
         for group in groups:
             events += _group_events(group)
+        for each in retrievals:
+            events += _retrieval_events(each)
         for job in jobs:
             events += _job_events(job, submissions.get(job.job_id), runs.get(job.job_id))
         events.sort(key=lambda event: event[0])
@@ -122,6 +151,7 @@ class Trace:
             states=dict(tally.states),
             associations=tally.associations(),
             groups=tuple(_group(row, tally.in_groups[row.group_id]) for row in groups),
+            retrievals=tuple(_retrieval(each) for each in retrievals),
             jobs=tuple(
                 _job(row, submissions.get(row.job_id), runs.get(row.job_id))
                 for row in sorted(jobs, key=lambda row: (row.created_ns, row.job_id))
@@ -217,6 +247,53 @@ def _of_keys(table: Any, column: Any, keys: Sequence[Any]) -> Iterator[Any]:
         query = table.select().where(column.in_(keys[start : start + PAGE_ROWS]))
         for page in pages(query, table._meta.primary_key):
             yield from page
+
+
+class _Retrieved(NamedTuple):
+    """A request, and the instances of the study that it has retrieved."""
+
+    request: InferenceRequest
+    job_id: str
+    instances: int
+    bytes: int
+    first_ns: int
+    last_ns: int
+
+
+def _retrievals(study_uid: str) -> list[_Retrieved]:
+    query = (
+        Retrieval.select(
+            Retrieval.job_id,
+            pw.fn.COUNT(Retrieval.path),
+            pw.fn.SUM(Retrieval.size),
+            pw.fn.MIN(Retrieval.retrieved_ns),
+            pw.fn.MAX(Retrieval.retrieved_ns),
+        )
+        .where(Retrieval.study_uid == study_uid)
+        .group_by(Retrieval.job_id)
+        .limit(PAGE_ROWS)
+    )
+    found = {str(row[0]): row for row in tuples(query)}
+    requests = _of_keys(InferenceRequest, InferenceRequest.job_id, list(found))
+    return [_Retrieved(row, row.job_id, *map(int, found[row.job_id][1:])) for row in requests]
+
+
+def _retrieval_events(of: _Retrieved) -> Iterable[_Happened]:
+    told: dict[str, str | int | None] = {"transactionId": of.request.transaction_id, "jobId": of.job_id}
+    yield of.request.created_ns, "RequestAccepted", told
+    yield of.first_ns, "FirstInstanceRetrieved", told
+    yield of.last_ns, "LastInstanceRetrieved", {**told, "instances": of.instances}
+
+
+def _retrieval(of: _Retrieved) -> JourneyRetrieval:
+    return JourneyRetrieval(
+        transaction_id=of.request.transaction_id,
+        job_id=of.job_id,
+        instances=of.instances,
+        bytes=of.bytes,
+        first_retrieved=iso(of.first_ns),
+        last_retrieved=iso(of.last_ns),
+    )
 
 
 def _group_events(row: Group) -> Iterable[_Happened]:

@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 import msgspec
+from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -18,6 +19,10 @@ _PREFIX_BYTES = 132  # preamble and DICM (PS3.10 §7.1)
 # A deflated dataset may inflate a thousandfold: what identifies it stands near its beginning.
 _DEFLATED_BYTES = 1024 * 1024
 _INFLATED_BYTES = 8 * 1024 * 1024
+
+
+# A value that breaks a rule is none of our business, and a warning would name it.
+config.settings.reading_validation_mode = config.IGNORE
 
 
 class NotDicomError(Exception):

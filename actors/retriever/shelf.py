@@ -94,12 +94,10 @@ class Shelf:
             size = os.fstat(part.fd).st_size
             fd, part.fd = part.fd, -1
             os.close(fd)
-            os.rename(part.path, self.home / path)
+            self._name(part.path, path)
         except OSError as error:
             part.discard()
             raise StorageError(f"a retrieved file could not be kept: {error.strerror}") from error
-        self._unsynced.add(path.partition("/")[0])
-        killpoints.reach("retriever.named")
         return size
 
     def adopt(self, source: Path, path: str) -> int:
@@ -109,10 +107,13 @@ class Shelf:
             OSError: as the file system says.
         """
         size = os.stat(source).st_size
+        self._name(source, path)
+        return size
+
+    def _name(self, source: str | Path, path: str) -> None:
         os.rename(source, self.home / path)
         self._unsynced.add(path.partition("/")[0])
         killpoints.reach("retriever.named")
-        return size
 
     def sync(self) -> None:
         """Make the names durable that were given since the last time.

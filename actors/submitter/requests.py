@@ -82,7 +82,7 @@ class Requests:
                         metadata=metadata.of_request(command.job_id, command.source),
                     )
                 )
-            killpoints.reach("submitter.created")
+            killpoints.reach("submitter.request-job-created")
         except Exception as error:
             return self._refusal(error, "request_job_not_created")
         return messages.JobCreated(platform_job_id=found.platform_job_id, payload_id=found.payload_id)

@@ -29,6 +29,9 @@ _SAMPLE = (
     ("guardian.files-deleted", "kill"),
 )
 
+# Inference requests have a matrix of their own: no sender brings anything to these.
+_POINTS = tuple(point for point in POINTS if not point.startswith("retriever.") and "request" not in point)
+
 
 class Matrix:
     """One gateway under steady load, on which one point after another is armed.
@@ -117,13 +120,13 @@ def test_a_sample(tmp_path: Path) -> None:
 
 
 def test_the_sample_has_every_actor_and_every_action() -> None:
-    assert {point.partition(".")[0] for point, _ in _SAMPLE} == {point.partition(".")[0] for point in POINTS}
+    assert {point.partition(".")[0] for point, _ in _SAMPLE} == {point.partition(".")[0] for point in _POINTS}
     assert {action for _, action in _SAMPLE} == set(_ACTIONS)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("action", _ACTIONS)
-@pytest.mark.parametrize("kind", sorted({point.partition(".")[0] for point in POINTS}))
+@pytest.mark.parametrize("kind", sorted({point.partition(".")[0] for point in _POINTS}))
 def test_every_point(tmp_path: Path, kind: str, action: str) -> None:
-    run(tmp_path, [(point, action) for point in POINTS if point.partition(".")[0] == kind])
+    run(tmp_path, [(point, action) for point in _POINTS if point.partition(".")[0] == kind])

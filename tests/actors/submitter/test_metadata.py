@@ -33,14 +33,14 @@ def attributes(world: World, *values: dict[str, str], arrival: tuple[int, ...] |
 
 
 def test_a_job_is_created_with_its_source_size_and_uuid() -> None:
-    job = Job(job_id="5a3c", source="AE (aetitle)", instances=400)
+    job = Job(job_id="5a3c", group_id=1, source="AE (aetitle)", instances=400)
     assert metadata.of_job(job) == {"Source": "AE (aetitle)", "Instances": "400", "DicomAdapterJobId": "5a3c"}
 
 
 def test_one_value_has_the_tags_name_several_are_numbered_in_the_order_first_seen(world: World) -> None:
     """As the original documents it: one patient, three studies."""
     group_id = attributes(world, *({NAME: "DOE^JANE", STUDY_UID: study} for study in ("1.9", "1.1", "1.9", "1.5")))
-    assert metadata.of_instances(group_id, (NAME, STUDY_UID, "00080060")) == {
+    assert metadata.of_instances(Job(group_id=group_id), (NAME, STUDY_UID, "00080060")) == {
         NAME: "DOE^JANE",
         f"{STUDY_UID}-0": "1.9",
         f"{STUDY_UID}-1": "1.1",
@@ -50,7 +50,7 @@ def test_one_value_has_the_tags_name_several_are_numbered_in_the_order_first_see
 
 def test_the_order_is_that_of_arrival_whatever_the_files_are_called(world: World) -> None:
     group_id = attributes(world, {NAME: "B"}, {NAME: "A"}, {NAME: "B"}, arrival=(30, 20, 10))
-    assert metadata.of_instances(group_id, (NAME,)) == {f"{NAME}-0": "B", f"{NAME}-1": "A"}
+    assert metadata.of_instances(Job(group_id=group_id), (NAME,)) == {f"{NAME}-0": "B", f"{NAME}-1": "A"}
 
 
 def test_empty_values_and_other_instances_say_nothing(world: World) -> None:
@@ -58,14 +58,14 @@ def test_empty_values_and_other_instances_say_nothing(world: World) -> None:
     group_id = attributes(world, {NAME: ""}, {}, {NAME: "OLD"})
     last = Instance.select().where(Instance.group_id == group_id).order_by(Instance.identifier.desc()).first()
     Instance.update(state=InstanceState.SUPERSEDED).where(Instance.identifier == last.identifier).execute()
-    assert metadata.of_instances(group_id, (NAME,)) == {}
+    assert metadata.of_instances(Job(group_id=group_id), (NAME,)) == {}
 
 
 def test_distinct_values_are_found_over_pages(world: World) -> None:
     """More instances than a page of the ledger has; values that are equal only when cut stay distinct."""
     long = "x" * 300
     group_id = attributes(world, *({NAME: f"{long}{number // 400}"} for number in range(1201)))
-    found = metadata.of_instances(group_id, (NAME,))
+    found = metadata.of_instances(Job(group_id=group_id), (NAME,))
     assert found == {f"{NAME}-{number}": "x" * 256 for number in range(4)}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actors.submitter import payload
-from protocol.ledger import Instance
+from protocol.ledger import Instance, Job, Retrieval
 from protocol.platforms.base import PayloadFile
 from protocol.states import InstanceState
 from tests.actors.platform.world import World
@@ -19,7 +19,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def listed(world: World, group_id: int | None) -> list[PayloadFile]:
-    return [file for page in payload.files(group_id, world.spool) for file in page]
+    return [file for page in payload.files(job(group_id), world.spool) for file in page]
+
+
+def job(group_id: int | None) -> Job:
+    return Job(job_id="a-job", group_id=group_id)
 
 
 def test_files_are_named_by_patient_study_series_and_instance(world: World) -> None:
@@ -45,9 +49,16 @@ def test_only_members_of_the_group_are_in_it(world: World) -> None:
     row = Instance.select().where(Instance.group_id == group_id).first()
     Instance.update(state=InstanceState.SUPERSEDED).where(Instance.identifier == row.identifier).execute()
     assert len(listed(world, group_id)) == 2
-    assert listed(world, None) == []
+
+
+def test_what_was_retrieved_for_a_request_has_the_names_on_record(world: World) -> None:
+    for path, name in (("dcm/1.4.dcm", "dcm/PAT-1/1.2/1.3/1.4.dcm"), ("ehr/patient-1.json", "ehr/patient-1.json")):
+        Retrieval.create(job_id="a-job", path=path, name=name, size=1, source=0, retrieved_ns=1)
+    files = listed(world, None)
+    assert [file.name for file in files] == ["dcm/PAT-1/1.2/1.3/1.4.dcm", "ehr/patient-1.json"]
+    assert files[0].path == f"{world.spool.requests}/a-job/dcm/1.4.dcm"
 
 
 def test_many_come_in_pages(world: World) -> None:
     group_id = world.group(1001, size=4)
-    assert [len(page) for page in payload.files(group_id, world.spool)] == [500, 500, 1]
+    assert [len(page) for page in payload.files(job(group_id), world.spool)] == [500, 500, 1]
