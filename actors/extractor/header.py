@@ -14,7 +14,7 @@ from struct import Struct
 import msgspec
 
 from actors.extractor.text import as_text, without_nul
-from actors.extractor.walk import (
+from protocol.dimse.walk import (
     BIG,
     LITTLE,
     BoundReachedError,

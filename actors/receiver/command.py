@@ -6,6 +6,7 @@ They are implicit VR little endian and short; of a request only what a Storage o
 import enum
 import struct
 
+from protocol.dimse.command_set import UnreadableCommandError, read_elements
 from protocol.dimse.uids import is_uid_value, padded, unpadded
 
 _ELEMENT = struct.Struct("<HHI")
@@ -43,10 +44,6 @@ class Status(enum.IntEnum):
     CANNOT_UNDERSTAND = 0xC000
 
 
-class UnreadableCommandError(Exception):
-    """A command set that cannot be answered, since it does not even say what it is."""
-
-
 class Command:
     """What a request says.
 
@@ -74,18 +71,7 @@ def parse_command(data: bytes) -> Command:
     Raises:
         UnreadableCommandError: it is no sequence of elements of group 0000, or lacks what tells how to answer.
     """
-    values: dict[int, bytes] = {}
-    at, end = 0, len(data)
-    header = _ELEMENT.unpack_from
-    while at < end:
-        if end - at < 8:
-            raise UnreadableCommandError("cut short")
-        group, element, length = header(data, at)
-        at += 8
-        if group or length > end - at:
-            raise UnreadableCommandError("an element is of another group, or longer than what is left")
-        values[element] = data[at : at + length]
-        at += length
+    values = read_elements(data)
     try:
         (field,) = _VALUE.unpack(values[_COMMAND_FIELD])
         (message_id,) = _VALUE.unpack(values[_MESSAGE_ID])

@@ -27,23 +27,16 @@ from protocol.dimse import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     VERIFICATION,
+    items,
 )
 from protocol.dimse.pdu import AbortReason, PduType, ProtocolError
 from protocol.dimse.uids import is_uid, unpadded
 
 _ACCEPTED, _USER_REJECTION, _ABSTRACT_SYNTAX_REFUSED, _TRANSFER_SYNTAXES_REFUSED = 0, 1, 3, 4
 
-_ITEM = struct.Struct(">BxH")
 _CONTEXT_RESULT = struct.Struct(">BxHBxBx")
 _PDU_START = struct.Struct(">BxIHxx")
-_FIXED_LENGTH = 68  # protocol version, titles, reserved
-# Types of items (PS3.8 §9.3.2, annex D).
-_APPLICATION_CONTEXT, _CONTEXT_RQ, _CONTEXT_AC, _USER_INFORMATION = 0x10, 0x20, 0x21, 0x50
-_ABSTRACT_SYNTAX, _TRANSFER_SYNTAX = 0x30, 0x40
-_MAXIMUM_LENGTH, _IMPLEMENTATION_CLASS, _ASYNCHRONOUS, _ROLE, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x53, 0x54, 0x55
-_MOST_CONTEXTS = 128  # the odd numbers below 256
 _MOST_SYNTAXES = 256  # of one context; the standard knows about 60
-_MOST_ITEMS = 512  # in one place
 _LONGEST_VERSION = 16
 _AE_TITLE = re.compile(rb"[\x20-\x5b\x5d-\x7e]*")  # PS3.5 §6.2: no control characters, no backslash
 _SMALLEST_PDU = 128  # a peer that takes less cannot take a response in reasonable pieces
@@ -127,17 +120,17 @@ def decode_request(body: bytes) -> Proposal:
     Raises:
         ProtocolError: it cannot be understood, or proposes what cannot be answered.
     """
-    if len(body) < _FIXED_LENGTH:
+    if len(body) < items.FIXED_LENGTH:
         raise _invalid("A-ASSOCIATE-RQ cut short")
     application_context = ""
     contexts: list[ProposedContext] = []
     user: _UserInformation | None = None
-    for kind, start, stop in _items(body, _FIXED_LENGTH, len(body)):
-        if kind == _CONTEXT_RQ:
+    for kind, start, stop in items.walk_items(body, items.FIXED_LENGTH, len(body)):
+        if kind == items.CONTEXT_RQ:
             contexts.append(_context(body, start, stop))
-        elif kind == _APPLICATION_CONTEXT:
+        elif kind == items.APPLICATION_CONTEXT:
             application_context = _uid(body[start:stop])
-        elif kind == _USER_INFORMATION:
+        elif kind == items.USER_INFORMATION:
             user = _user_information(body, start, stop)
     if user is None:
         raise _invalid("no user information")
@@ -151,27 +144,10 @@ def decode_request(body: bytes) -> Proposal:
         roles=user.roles,
         asynchronous=user.asynchronous,
         implementation=user.version or user.implementation_class,
-        reserved=body[4:_FIXED_LENGTH],
+        reserved=body[4 : items.FIXED_LENGTH],
     )
     _check_contexts(proposal)
     return proposal
-
-
-def _items(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Type, start and end of each item in a range; the reader ignores types that it does not know (PS3.8 §9.3.1)."""
-    count = 0
-    while at < end:
-        count += 1
-        if count > _MOST_ITEMS:
-            raise _invalid("too many items")
-        if end - at < _ITEM.size:
-            raise _invalid("an item is cut short")
-        kind, length = _ITEM.unpack_from(body, at)
-        at += _ITEM.size
-        if length > end - at:
-            raise _invalid("an item is longer than what holds it")
-        yield kind, at, at + length
-        at += length
 
 
 def _invalid(what: str) -> ProtocolError:
@@ -189,12 +165,12 @@ def _context(body: bytes, start: int, stop: int) -> ProposedContext:
         raise _invalid("a presentation context is cut short")
     abstract_syntax = ""
     transfer_syntaxes: list[str] = []
-    for kind, from_, to in _items(body, start + 4, stop):
-        if kind == _TRANSFER_SYNTAX and to > from_:
+    for kind, from_, to in items.walk_items(body, start + 4, stop):
+        if kind == items.TRANSFER_SYNTAX and to > from_:
             transfer_syntaxes.append(_uid(body[from_:to]))
             if len(transfer_syntaxes) > _MOST_SYNTAXES:
                 raise _invalid("too many transfer syntaxes")
-        elif kind == _ABSTRACT_SYNTAX:
+        elif kind == items.ABSTRACT_SYNTAX:
             abstract_syntax = _uid(body[from_:to])
     return ProposedContext(body[start], abstract_syntax, tuple(transfer_syntaxes))
 
@@ -211,19 +187,19 @@ class _UserInformation:
 def _user_information(body: bytes, start: int, stop: int) -> _UserInformation:
     """The sub-items that are used (PS3.8 annex D, PS3.7 annex D.3.3)."""
     user = _UserInformation()
-    for kind, from_, to in _items(body, start, stop):
+    for kind, from_, to in items.walk_items(body, start, stop):
         value = body[from_:to]
-        if kind == _MAXIMUM_LENGTH:
+        if kind == items.MAXIMUM_LENGTH:
             _check_length(value)
             user.max_pdu_bytes = int.from_bytes(value, "big")
-        elif kind == _IMPLEMENTATION_CLASS:
+        elif kind == items.IMPLEMENTATION_CLASS:
             user.implementation_class = uid if is_uid(uid := _uid(value)) else ""
-        elif kind == _IMPLEMENTATION_VERSION:
+        elif kind == items.IMPLEMENTATION_VERSION:
             user.version = value[:_LONGEST_VERSION].decode("ascii", "replace").strip()
-        elif kind == _ASYNCHRONOUS:
+        elif kind == items.ASYNCHRONOUS:
             _check_length(value)
             user.asynchronous = True
-        elif kind == _ROLE:
+        elif kind == items.ROLE:
             length = int.from_bytes(value[:2], "big")
             sop_class, wanted = _uid(value[2 : 2 + length]), value[2 + length :]
             if len(wanted) != 2 or not is_uid(sop_class):
@@ -248,7 +224,7 @@ def _check_contexts(proposal: Proposal) -> None:
     ids = [context.context_id for context in proposal.contexts]
     if not ids:
         wrong = "no presentation context is proposed"
-    elif len(ids) > _MOST_CONTEXTS:
+    elif len(ids) > items.MOST_CONTEXTS:
         wrong = "more than 128 presentation contexts"
     elif len(set(ids)) < len(ids) or not all(context_id % 2 for context_id in ids):
         wrong = "a presentation context ID is even or repeated"
@@ -302,20 +278,16 @@ def encode_acceptance(proposal: Proposal, agreement: Agreement, max_pdu_bytes: i
         agreement: the results.
         max_pdu_bytes: the longest PDU that we take.
     """
-    parts = [_item(_APPLICATION_CONTEXT, APPLICATION_CONTEXT.encode("ascii"))]
+    parts = [items.encode_item(items.APPLICATION_CONTEXT, APPLICATION_CONTEXT.encode("ascii"))]
     for context_id, (result, transfer_syntax) in agreement.results.items():
-        syntax = _item(_TRANSFER_SYNTAX, transfer_syntax.encode("ascii", "replace"))
-        parts += (_CONTEXT_RESULT.pack(_CONTEXT_AC, len(syntax) + 4, context_id, result), syntax)
+        syntax = items.encode_item(items.TRANSFER_SYNTAX, transfer_syntax.encode("ascii", "replace"))
+        parts += (_CONTEXT_RESULT.pack(items.CONTEXT_AC, len(syntax) + 4, context_id, result), syntax)
     user = UserInformationItem()
     user.user_data = list(_user_items(proposal, max_pdu_bytes))
     parts.append(user.encode())
-    items = b"".join(parts)
+    encoded = b"".join(parts)
     # Titles and what follows them are sent back as they came (PS3.8 §9.3.3).
-    return _PDU_START.pack(PduType.A_ASSOCIATE_AC, _FIXED_LENGTH + len(items), 1) + proposal.reserved + items
-
-
-def _item(kind: int, value: bytes) -> bytes:
-    return _ITEM.pack(kind, len(value)) + value
+    return _PDU_START.pack(PduType.A_ASSOCIATE_AC, items.FIXED_LENGTH + len(encoded), 1) + proposal.reserved + encoded
 
 
 def _user_items(proposal: Proposal, max_pdu_bytes: int) -> Iterator[Any]:

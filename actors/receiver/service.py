@@ -13,7 +13,6 @@ from actors.receiver.command import (
     Command,
     CommandField,
     Status,
-    UnreadableCommandError,
     encode_response,
     parse_command,
 )
@@ -25,6 +24,7 @@ from actors.receiver.store import Complete, start_write_back
 from protocol import killpoints
 from protocol.board import Intake
 from protocol.dimse import VERIFICATION
+from protocol.dimse.command_set import UnreadableCommandError
 from protocol.dimse.elements import Encoding, encoding_of
 from protocol.dimse.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_command
 from protocol.dimse.uids import is_uid_value

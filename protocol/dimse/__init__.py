@@ -1,4 +1,4 @@
-"""What all who speak DICOM over a network share: UIDs, PDUs, and how elements of a dataset are shown."""
+"""What several actors know of DICOM: UIDs, PDUs, and how the elements of a dataset are walked and shown."""
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"

@@ -9,7 +9,7 @@ import pytest
 
 from actors.extractor import header as dicom
 from actors.extractor.header import Header, Wanted, describe
-from actors.extractor.walk import DEEPEST
+from protocol.dimse.walk import DEEPEST
 from tests.actors.extractor.encoding import (
     BIG,
     CT,

@@ -18,7 +18,7 @@ from pydicom.multival import MultiValue
 
 from actors.extractor import header as dicom
 from actors.extractor.header import Wanted, describe
-from actors.extractor.walk import BrokenDatasetError, Element, Targets, Walker
+from protocol.dimse.walk import BrokenDatasetError, Element, Targets, Walker
 from tests.actors.extractor.encoding import part10
 
 _DATA = Path(pydicom.__file__).parent / "data"

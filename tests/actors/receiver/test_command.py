@@ -14,10 +14,10 @@ from actors.receiver.command import (
     Command,
     CommandField,
     Status,
-    UnreadableCommandError,
     encode_response,
     parse_command,
 )
+from protocol.dimse.command_set import UnreadableCommandError
 from protocol.dimse.uids import is_uid, is_uid_value
 from tests.actors.receiver import raw
 

@@ -1,4 +1,4 @@
-"""The walk over a dataset's elements: from bytes to the raw values that are wanted, below `header`.
+"""The walk over a dataset's elements: from bytes to the raw values that are wanted, for the extractor and the exporter.
 
 It hops from element to element by their lengths (PS3.5 §7) and reads values only of what is wanted. pydicom's parser
 is not used: it is bounded neither in depth nor in memory, and takes ten times as long. Everything here is bounded,
