@@ -16,7 +16,14 @@ from protocol import control, messages
 from protocol.birth import control_socket
 from protocol.board import Board
 from protocol.bus import Bus, Server
-from protocol.channels import KINDS, PLATFORM_COMMANDS, PROCESSOR_COMMANDS, SUBMITTER_COMMANDS, actors_of
+from protocol.channels import (
+    KINDS,
+    PLATFORM_COMMANDS,
+    PROCESSOR_COMMANDS,
+    RETRIEVER_COMMANDS,
+    SUBMITTER_COMMANDS,
+    actors_of,
+)
 from protocol.ledger import Ledger
 from tests.actors.launcher import Launcher, RunningActor
 from tests.peers import free_port
@@ -34,7 +41,7 @@ class Owners:
         self.answer: Callable[[messages.Message], messages.Message] = self.done
         self._bus = bus
         self._wake = os.eventfd(0)
-        channels = (PROCESSOR_COMMANDS, SUBMITTER_COMMANDS, PLATFORM_COMMANDS)
+        channels = (PROCESSOR_COMMANDS, SUBMITTER_COMMANDS, PLATFORM_COMMANDS, RETRIEVER_COMMANDS)
         self._servers = [bus.server(channel, channel.binder) for channel in channels]
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
