@@ -319,7 +319,8 @@ class InferenceRequest(Row):
 
     `job_id` is our UUID, `job_name` the job's; `digest` tells whether a request that comes again is the same;
     `request` is a `protocol.inference.Order` as JSON and `outputs` its output resources (a JSON list of uri, authType,
-    authId), both sealed by `protocol.vault`. `tries` counts rounds that left something missing.
+    authId), both sealed by `protocol.vault`. `tries` counts rounds that left something missing; `next_try_ns` is
+    the next round's time, and before the request is accepted that until which it must be.
     """
 
     transaction_id = pw.TextField(primary_key=True)

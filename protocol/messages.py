@@ -226,9 +226,15 @@ class DiscardInstances(Message, frozen=True, kw_only=True):
 
 
 class AcceptRequest(Message, frozen=True, kw_only=True):
-    """To the retriever: take an inference request over, once its job is on the platform."""
+    """To the retriever: take an inference request over, once its job is on the platform.
+
+    Args:
+        order: the request.
+        until_ns: wall time after which the requester will have been told that it was not.
+    """
 
     order: Order
+    until_ns: int
 
 
 class RequestAccepted(Message, frozen=True, kw_only=True):

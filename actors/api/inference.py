@@ -11,12 +11,13 @@ from actors.api.orders import UNPROCESSABLE, read_order
 from actors.api.owners import Owners
 from actors.api.problems import InvalidError, ProblemError
 from protocol import channels, messages
-from protocol.clock import iso
+from protocol.clock import NANOSECONDS, iso
 from protocol.errors import NotFoundError, RefusedError, UnavailableError
 from protocol.ledger import InferenceRequest, Run, Submission
 from protocol.states import RequestState
 
-_PATIENCE_SECONDS = 28.0  # a little longer than the retriever's, so that it is the one that decides
+_OFFER_SECONDS = 24.0  # in which the retriever has to have it accepted
+_PATIENCE_SECONDS = _OFFER_SECONDS + 4.0  # so that it is the retriever that decides
 _ASK_SECONDS = 6.0  # then it is asked again, since an answer may be lost with a retriever that is restarted
 
 # The words of the platforms for what became of a job, and the original's for its state and status.
@@ -97,7 +98,8 @@ class Inference:
         """
         order = read_order(data)
         try:
-            answer = self._ask(messages.AcceptRequest(order=order))
+            until_ns = time.time_ns() + int(_OFFER_SECONDS * NANOSECONDS)
+            answer = self._ask(messages.AcceptRequest(order=order, until_ns=until_ns))
         except RefusedError as error:
             raise InvalidError([f"the platform refuses the job: {error}"], UNPROCESSABLE) from None
         if isinstance(answer, messages.RequestAccepted):

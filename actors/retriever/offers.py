@@ -27,8 +27,9 @@ from protocol.naming import JobNames
 from protocol.states import RequestState, advance
 from protocol.vault import Vault
 
-OFFER_SECONDS = 24.0  # the API gives up some seconds later
+_MOST_SECONDS = 60.0  # that an offer may take, whatever was done to the clock
 _ASK_SECONDS = 6.0  # then it is asked again, since an answer may be lost with a submitter that is restarted
+_CANCEL_SECONDS = 30.0
 _THREADS = 8
 
 Answered = messages.Message  # JobCreated, or Refused
@@ -72,8 +73,12 @@ class Offers:
         self._stopping.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def offer(self, order: Order) -> "messages.Message | Future[messages.Message]":
+    def offer(self, order: Order, until_ns: int) -> "messages.Message | Future[messages.Message]":
         """Take a request over, or find it among those that were.
+
+        Args:
+            order: the request.
+            until_ns: wall time after which it must not be accepted any more.
 
         Raises:
             peewee.PeeweeException: the ledger does not answer.
@@ -91,9 +96,9 @@ class Offers:
             return future
         if row is not None:
             return messages.RequestAccepted(job_id=row.platform_job_id, payload_id=row.payload_id)
-        return self._record(order, digest)
+        return self._record(order, digest, until_ns)
 
-    def _record(self, order: Order, digest: str) -> "Future[messages.Message]":
+    def _record(self, order: Order, digest: str, until_ns: int) -> "Future[messages.Message]":
         now_ns = time.time_ns()
         moment = datetime.fromtimestamp(now_ns / NANOSECONDS, tz=UTC)
         row = InferenceRequest(
@@ -106,6 +111,7 @@ class Offers:
             request=self._vault.seal(msgspec.json.encode(order).decode()),
             outputs=self._vault.seal(order.outputs_as_json().decode()),
             state=RequestState.OFFERED,
+            next_try_ns=until_ns,
             created_ns=now_ns,
             updated_ns=now_ns,
         )
@@ -178,7 +184,11 @@ class Offers:
         now_ns = time.time_ns()
         state = advance(RequestState.OFFERED, RequestState.QUEUED)
         InferenceRequest.update(
-            state=state, platform_job_id=row.platform_job_id, payload_id=row.payload_id, updated_ns=now_ns
+            state=state,
+            platform_job_id=row.platform_job_id,
+            payload_id=row.payload_id,
+            next_try_ns=0,
+            updated_ns=now_ns,
         ).where(InferenceRequest.transaction_id == row.transaction_id).execute()
         name = row.job_name
         if _taken([name]):  # by a job of an AE title, a moment ago
@@ -197,7 +207,7 @@ class Offers:
 
     def _tell_accepted(self, row: InferenceRequest) -> None:
         killpoints.reach("retriever.accepted")
-        row.state = RequestState.QUEUED
+        row.state, row.next_try_ns = RequestState.QUEUED, 0
         _, future = self._waiting.pop(row.transaction_id)
         self._actor.log.info("request_accepted", transaction_id=row.transaction_id, job=row.job_name, job_id=row.job_id)
         self._accepted(row)
@@ -235,7 +245,7 @@ class Offers:
             for command in commands:
                 if self._stopping.is_set():
                     break
-                self._ask(command, OFFER_SECONDS)
+                self._ask(command, _CANCEL_SECONDS)
                 done.append(command.job_id)
         except AdapterError as error:
             self._actor.log.debug("withdrawal_waits", reason=str(error))
@@ -264,9 +274,8 @@ def _forget(job_ids: list[str]) -> None:
 
 
 def _seconds_left(row: InferenceRequest) -> float:
-    """Until whoever waits for the answer gives up; a clock that was set back gives no more than there was."""
-    passed = (time.time_ns() - row.created_ns) / NANOSECONDS
-    return OFFER_SECONDS - max(0.0, passed)
+    """Until whoever waits for the answer gives up; while it is Offered, that stands where the next try does later."""
+    return min(_MOST_SECONDS, (row.next_try_ns - time.time_ns()) / NANOSECONDS)
 
 
 def _taken(names: Sequence[str]) -> Collection[str]:

@@ -141,7 +141,7 @@ class Retriever(Actor):
         if self.draining:
             return messages.Refused(reason="the retriever ends: try again", transient=True)
         try:
-            return self._offers.offer(command.order)
+            return self._offers.offer(command.order, command.until_ns)
         except LEDGER_AWAY as error:
             self._availability.failed(error)
             return messages.Refused(reason=f"the ledger does not answer now ({error}): try again", transient=True)
