@@ -448,7 +448,7 @@ class Ledger:
                 },
             )
         elif parts.scheme in ("postgresql", "postgres"):
-            self.database = pw.PostgresqlDatabase(url, autorollback=True, prefer_psycopg3=True)
+            self.database = pw.PostgresqlDatabase(url, prefer_psycopg3=True)
         else:
             raise ConfigurationError(f"the ledger's URL starts with {parts.scheme!r}: use sqlite:// or postgresql://")
         self.database.bind(TABLES, bind_refs=False, bind_backrefs=False)

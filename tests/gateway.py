@@ -39,6 +39,7 @@ class Gateway:
         logging: the configuration's `Logging`.
         environ: variables added to ours.
         tolerated: parts of log lines that may hold `UNEXPECTED`.
+        database: URL of its ledger, when that is not the file `ledger`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Gateway:
         logging: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
         tolerated: tuple[str, ...] = (),
+        database: str = "",
     ) -> None:
         self.logging = dict(logging or {})
         self.directory = directory
@@ -62,6 +64,7 @@ class Gateway:
         self.process: subprocess.Popen[bytes] | None = None
         self._environ = {**os.environ, **(environ or {}), _MARK: self.mark}
         self._tolerated = tolerated
+        self._database = database
         self.settings: dict[str, Any] = {
             "dicom.scp.port": free_port(),
             "dicom.scp.bind": "127.0.0.1",
@@ -85,7 +88,7 @@ class Gateway:
         root: dict[str, Any] = {
             "DicomAdapter": {},
             "Logging": self.logging,
-            "ConnectionStrings": {"DicomAdapterDatabase": f"Data Source={self.ledger}"},
+            "ConnectionStrings": {"DicomAdapterDatabase": self._database or f"Data Source={self.ledger}"},
         }
         for path, value in self.settings.items():
             section = root["DicomAdapter"]
@@ -278,12 +281,12 @@ class Gateway:
             raise AssertionError(f"{error}\n--- end of the gateway's log\n{self.tail()}") from None
 
     def wait_jobs(
-        self, count: int, timeout: float = 60.0, *, platform_state: str = "Succeeded"
+        self, count: int, timeout: float = 60.0, *, platform_state: str = "Succeeded", **where: str
     ) -> list[dict[str, Any]]:
-        """Wait until exactly so many jobs exist, and all of them reached a state on the platform."""
+        """Wait until exactly so many jobs exist (whose fields equal these), and all reached a state on the platform."""
 
         def there() -> list[dict[str, Any]]:
-            jobs = self.jobs()
+            jobs = self.jobs(**where)
             assert len(jobs) <= count, f"{len(jobs)} jobs instead of {count}: {jobs}"
             done = [job for job in jobs if job["platformState"] == platform_state]
             return jobs if len(jobs) == len(done) == count else []

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _RESPONSE = re.compile(r"Received (?:Store|C-STORE|Echo|C-ECHO) Response \((?P<status>.+?)\)$", re.MULTILINE)
+_WORKERS = 8
 _REASON = re.compile(r"Reason: (?P<reason>.+)$", re.MULTILINE)
 
 
@@ -42,9 +43,13 @@ def wait_for(condition: Callable[[], Any], timeout: float, what: str, interval: 
 
 
 def free_port() -> int:
-    """A port on which nothing listens, below the range from which the kernel takes those of outgoing connections."""
+    """A port on which nothing listens, below the range from which the kernel takes those of outgoing connections.
+
+    Each worker of pytest-xdist has ports of its own: what one has found free, another might take before it is used.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(20_000 + worker, 32_000, _WORKERS)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
@@ -172,9 +177,12 @@ class Server:
         port: on which it will listen.
         log: file of its output.
         timeout: seconds until it must listen.
+        user: who it runs as, when that is not us.
     """
 
-    def __init__(self, command: Sequence[str | Path], port: int, log: Path, timeout: float = 30.0) -> None:
+    def __init__(
+        self, command: Sequence[str | Path], port: int, log: Path, timeout: float = 30.0, user: str | None = None
+    ) -> None:
         self.port = port
         self.log = log
         with log.open("wb") as output:
@@ -185,6 +193,8 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={**os.environ, "TCP_NODELAY": "1"},
+                user=user,
+                extra_groups=[] if user else None,
             )
         try:
             wait_for(self._ready, timeout, f"listener on port {port}: {command[0]}")
@@ -197,9 +207,9 @@ class Server:
             raise AssertionError(f"{self.process.args} ended: {self.log.read_text(errors='replace')[-2000:]}")
         return listens(self.port)
 
-    def stop(self) -> None:
-        """End it and what it started."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
+    def stop(self, first: signal.Signals = signal.SIGTERM) -> None:
+        """End it and what it started, by SIGKILL if the first signal does not."""
+        for number in (first, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,6 +1,7 @@
 """What is wrong with this machine for a configuration: ports, directories, file systems, SQLite."""
 
 import errno
+import importlib.util
 import os
 import re
 import socket
@@ -106,6 +107,9 @@ def _unwritable(directory: str) -> str:
 def _ledger(settings: Settings) -> Iterator[Problem]:
     path, file = "ConnectionStrings.DicomAdapterDatabase", database_file(settings)
     if file is None:
+        if importlib.util.find_spec("psycopg") is None:
+            remedy = "install it into this environment: pip install 'psycopg[binary]>=3.2'"
+            yield Problem(path, "PostgreSQL is wanted, and its driver psycopg is not installed", remedy)
         return
     if os.path.lexists(file) and not (
         stat.S_ISREG(os.stat(existing(file)).st_mode) and os.access(file, os.R_OK | os.W_OK)

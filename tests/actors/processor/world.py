@@ -179,15 +179,16 @@ class World:
         values = {"seconds": str(seconds), **{name.replace("_", "-"): value for name, value in settings.items()}}
         if not any(name.startswith("pipeline-") for name in values):
             values["pipeline-p"] = "pipeline-id"
-        AeTitle.insert(
-            name=ae_title,
-            ae_title=ae_title,
-            overwrite_same_instance=overwrite,
-            processor="quick",
-            processor_settings=values,
-            created_ns=1,
-            updated_ns=time.time_ns(),
-        ).on_conflict_replace().execute()
+        row = {
+            "ae_title": ae_title,
+            "overwrite_same_instance": overwrite,
+            "processor": "quick",
+            "processor_settings": values,
+            "updated_ns": time.time_ns(),
+        }
+        AeTitle.insert(name=ae_title, created_ns=1, **row).on_conflict(
+            conflict_target=[AeTitle.name], update=row
+        ).execute()
 
     def describe(self, *instances: DescribedInstance, lenient: bool = False) -> None:
         """Tell the processor, as an extractor does; waits until a processor takes it."""

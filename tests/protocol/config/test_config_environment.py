@@ -1,5 +1,6 @@
 """What is wrong with a machine, tried on this one."""
 
+import importlib.util
 import os
 import socket
 import sqlite3
@@ -140,3 +141,12 @@ def test_sqlite_version(settings_of, monkeypatch, version, faulty):
     server = settings_of(**{"ConnectionStrings.DicomAdapterDatabase": "postgresql://u@h/d"})
     assert environment_warnings(server) == []
     assert os.path.isabs(server.runtime_directory)
+
+
+def test_a_driver_that_is_missing(settings_of, monkeypatch):
+    """PostgreSQL wants one, SQLite none."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "psycopg" else find(name))
+    assert check_environment(settings_of()) == []
+    (problem,) = check_environment(settings_of(**{"ConnectionStrings.DicomAdapterDatabase": "postgresql://u@h/d"}))
+    assert "psycopg is not installed: install it into this environment: pip install" in problem
