@@ -20,15 +20,25 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 
+from actors.api.problems import MEDIA_TYPE, InvalidError, Problem
+
+_EXAMPLE = InvalidError(["hostIp is blank: addresses, networks such as 10.20.30.0/24, or host names"]).problem
 JSON_PATH = "/schema/openapi.json"
 YAML_PATH = "/schema/openapi.yaml"
+
+
+class _Json(JsonRenderPlugin):
+    """The description with what Litestar does not know of errors."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return self.render_json(request, _with_problems(openapi_schema))
 
 
 class _Yaml(YamlRenderPlugin):
     """What the JSON says, as YAML; Litestar's own rendering writes Python's tuples, which no other reader knows."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        plain = msgspec.json.decode(self.render_json(request, openapi_schema))
+        plain = msgspec.json.decode(self.render_json(request, _with_problems(openapi_schema)))
         return yaml.safe_dump(plain, sort_keys=False, encoding="utf-8")
 
 
@@ -60,7 +70,7 @@ def configuration(version: str) -> OpenAPIConfig:
         version=version,
         description="Configuration, jobs, quarantine, health and metrics. Errors are problem details (RFC 9457).",
         path="/schema",
-        render_plugins=[JsonRenderPlugin(path="/openapi.json"), _Yaml(path="/openapi.yaml")],
+        render_plugins=[_Json(path="/openapi.json"), _Yaml(path="/openapi.yaml")],
         use_handler_docstrings=True,
         security=[{}, {"bearer": []}],
         components=Components(
@@ -69,6 +79,25 @@ def configuration(version: str) -> OpenAPIConfig:
             }
         ),
     )
+
+
+def _with_problems(described: dict[str, Any]) -> dict[str, Any]:
+    """A description in which every error is a problem; Litestar tells of its own exceptions, which nobody gets."""
+    (schema,), components = msgspec.json.schema_components([Problem], ref_template="#/components/schemas/{name}")
+    content = {MEDIA_TYPE: {"schema": schema, "example": msgspec.to_builtins(_EXAMPLE)}}
+    error = {"description": "An error: what is wrong, and the remedy.", "content": content}
+
+    def amend(operation: dict[str, Any]) -> dict[str, Any]:
+        answers = {code: told for code, told in operation["responses"].items() if int(code) < 400}
+        summary = operation.get("description", "").partition(".")[0] or operation.get("summary", "")
+        return {**operation, "summary": summary, "responses": {**answers, "default": error}}
+
+    paths = {
+        path: {method: amend(operation) for method, operation in operations.items()}
+        for path, operations in described["paths"].items()
+    }
+    schemas = {**described["components"].get("schemas", {}), **components}
+    return {**described, "paths": paths, "components": {**described["components"], "schemas": schemas}}
 
 
 def page(app: Litestar, base_url: str) -> str:

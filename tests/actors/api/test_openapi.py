@@ -19,6 +19,9 @@ def test_every_endpoint_is_described(rest: httpx.Client) -> None:
     for path, operations in paths.items():
         for method, operation in operations.items():
             assert operation["description"], f"{method} {path}"
+            error = operation["responses"]["default"]["content"]["application/problem+json"]
+            assert error["example"].keys() <= described["components"]["schemas"]["Problem"]["properties"].keys()
+            assert all(code < "4" for code in operation["responses"].keys() - {"default"})
             if path.startswith("/api/config") and method in ("post", "put"):
                 media = operation["requestBody"]["content"]["application/json"]
                 assert media["examples"]["example"]["value"]
