@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from cli import configuration, entities, jobs, processes, quarantine, trace
-from protocol.errors import AdapterError
+from protocol.errors import AdapterError, UsageError
+
+_WRONG_TO_THE_PARSER = 2  # its exit code for a command line that is wrong; ours is one for all of them
 
 app = typer.Typer(
     name="dicom-adapter",
@@ -68,6 +70,10 @@ def main() -> None:
         for sentence in str(error).splitlines():
             print(f"dicom-adapter: {sentence}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == _WRONG_TO_THE_PARSER:
+            sys.exit(UsageError.exit_code)
+        raise
     except BrokenPipeError:
         # The reader of our output has gone, such as `head`: nobody is left to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

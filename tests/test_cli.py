@@ -134,7 +134,7 @@ def test_nobody_there() -> None:
 
 def test_usage_errors() -> None:
     assert dicom_adapter("jobs", "retry").returncode == 64
-    assert dicom_adapter("frobnicate").returncode == 2
+    assert dicom_adapter("frobnicate").returncode == 64
     assert dicom_adapter("create", "aetitle", "-a", "X", "nonsense").returncode == 64
     assert dicom_adapter("jobs", "list", "--url", "nonsense").returncode == 64
 
