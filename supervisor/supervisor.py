@@ -146,9 +146,8 @@ class Supervisor:
         clock = time.monotonic()
         wait = min(_LONGEST_WAIT_SECONDS, max(0.0, self._deadline(clock) - clock))
         ready = self._poll.poll(wait)
-        overslept = time.monotonic() - clock - wait
-        if overslept > _OVERSLEPT_SECONDS:
-            self._excuse_all(overslept)
+        woken = time.monotonic()
+        self._excuse_all(woken - clock - wait)
         for fd, _ in ready:
             callback = self._callbacks.get(fd)
             if callback is not None:
@@ -163,6 +162,7 @@ class Supervisor:
                     post.next_start = clock + 1.0 if post.child is None else 0.0
         else:
             self._stop_next()
+        self._excuse_all(clock - woken)
         self._judge_the_late(clock)
         self._answer_restarts()
         self._tell_systemd()
@@ -226,7 +226,13 @@ class Supervisor:
                 self._refuse_restarts(post, f"{post.name} ended with code {code} before it was ready")
 
     def _excuse_all(self, seconds: float) -> None:
-        """This process was stopped (by a signal, a frozen machine), so what it has not heard proves nothing."""
+        """When this process was stopped (by a signal, a frozen machine), what it has not heard proves nothing.
+
+        Args:
+            seconds: what a wait, or what should take no time, took too long.
+        """
+        if seconds <= _OVERSLEPT_SECONDS:
+            return
         _log.warning("was_stopped", seconds=round(seconds, 1))
         for child in self._living():
             child.last_beat += seconds

@@ -19,7 +19,6 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from protocol.spool import walk_files
 from tests.gateway import Gateway
 from tests.peers import Sent, echoscu, start_storescu, storescu
 from tests.samples import Study, make_study
@@ -133,9 +132,10 @@ class Room:
 
     def in_spool(self) -> set[str]:
         """The SOP Instance UIDs that are in the spool."""
+        instances = self.gateway.spool / "instances"
         found = set()
-        for path in (self.gateway.spool / "instances").rglob("*.dcm"):
-            with contextlib.suppress(FileNotFoundError):  # reclaimed meanwhile
+        for path in files_below(instances, ".dcm"):
+            with contextlib.suppress(FileNotFoundError):  # it was reclaimed meanwhile
                 found.add(str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID))
         return found
 
@@ -155,6 +155,11 @@ class Room:
         """What the log says of intake, in order."""
         events = ("intake_paused", "intake_resumed")
         return [event for line in self.gateway.log_text().splitlines() for event in events if f" {event} " in line]
+
+
+def files_below(directory: Path, suffix: str = "") -> list[Path]:
+    """The files that were there; unlike others' ways to list them this one does not mind what goes meanwhile."""
+    return [Path(parent, name) for parent, _, names in os.walk(directory) for name in names if name.endswith(suffix)]
 
 
 def acknowledged(studies: Sequence[Study], sent: Sent) -> set[str]:
@@ -228,8 +233,7 @@ def test_senders_fill_the_storage(small: Place, new_gateway: Callable[..., Gatew
     assert "GUARD" in table
     gateway.wait_for(lambda: len(gateway.jobs(state="Completed")) > len(loads), 60, "submission of what is here")
     assert room.in_spool() == got
-    files = [path for path in walk_files(gateway.spool / "instances") if path.suffix == ".dcm"]
-    stored = sum(path.stat().st_size for path in files)
+    stored = sum(path.stat().st_size for path in files_below(gateway.spool / "instances", ".dcm"))
     gateway.wait_for(lambda: room.held() == (len(got), stored), 30, f"holders of {stored} bytes")
     assert gateway.status().storage.free_bytes < RESERVED_BYTES + SIZE_BYTES // 100
 
@@ -324,7 +328,11 @@ def test_a_disk_that_is_full_to_the_last_byte(
 
 def in_use(directory: Path) -> int:
     """Bytes of all files below a directory, each counted once however many names it has."""
-    found = {(status.st_dev, status.st_ino): status.st_size for status in map(os.stat, walk_files(directory))}
+    found = {}
+    for path in files_below(directory):
+        with contextlib.suppress(FileNotFoundError):  # it was deleted meanwhile
+            status = path.lstat()
+            found[status.st_dev, status.st_ino] = status.st_size
     return sum(found.values())
 
 
