@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.gateway import Gateway
 from tests.peers import storescu, wait_for
 from tests.samples import make_study
@@ -14,6 +16,7 @@ from tests.samples import make_study
 NewGateway = Callable[..., Gateway]
 
 
+@pytest.mark.alone
 def test_all_actors_run_within_8_seconds_and_sigterm_ends_them(new_gateway: NewGateway) -> None:
     gateway = new_gateway({"services.stopSeconds": 5})
     started = time.monotonic()

@@ -103,12 +103,14 @@ def run(directory: Path, count: int, *, idle_seconds: float, rounds: int) -> Non
     assert max(peak.values()) < _LARGEST_RSS_BYTES
 
 
+@pytest.mark.alone
 def test_a_hundred_associations(tmp_path: Path) -> None:
     run(tmp_path, 100, idle_seconds=3.0, rounds=5)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
+@pytest.mark.alone
 def test_a_thousand_associations(tmp_path: Path) -> None:
     run(tmp_path, MOST, idle_seconds=20.0, rounds=10)
 

@@ -146,6 +146,7 @@ def test_a_shim_killed_without_a_result_counts_as_lost(begin: "type[Running]") -
     assert sorted(os.listdir(running.attempt.directory)) == ["output.log", "shim.lock"]
 
 
+@pytest.mark.alone
 def test_the_command_starts_soon(begin: "type[Running]") -> None:
     """From launch to the command's first breath: the budget is 150 ms, here with room for a busy machine."""
     begun = time.time_ns()

@@ -64,6 +64,7 @@ def test_a_job_becomes_a_run_on_its_files(world: World, tmp_path: Path) -> None:
         assert "PAT-1" not in actor.log_text()
 
 
+@pytest.mark.alone
 def test_the_way_to_the_command_is_short(world: World, tmp_path: Path) -> None:
     """400 files: measured well below 0.3 s; the limit here is for busy machines."""
     world.launcher.start("platform")
