@@ -59,6 +59,7 @@ def test_original_forms(shared: Gateway) -> None:
         assert shared.cli("delete", kind, key, check=False).returncode == 1
 
 
+@pytest.mark.alone
 def test_status_shape_and_speed(shared: Gateway) -> None:
     times = []
     for _ in range(3):
