@@ -7,12 +7,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test soak lint peers venv install uninstall clean
+ROUNDS ?= 7
+
+.PHONY: help bench demo test soak lint peers venv install uninstall clean
 
 help:
 	@echo "make demo   a study goes in, a pipeline runs on it, the journey is printed"
 	@echo "make test   ruff, mypy, pytest, against real DICOM peers"
 	@echo "make soak   the long tests: every kill point, 200 random kills, power cuts, 1000 associations"
+	@echo "make bench  the gateway beside DCMTK, Orthanc and pynetdicom, about an hour; PARTS=\"receive latency\" chooses"
 	@echo "make install, make uninstall   on this machine; see docs/installation.md"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make venv   the virtual environment in $(VENV)"
@@ -39,6 +42,9 @@ test: peers lint
 
 soak: peers $(STAMP)
 	$(BIN)/pytest -m soak $(PYTEST_ARGS)
+
+bench: peers $(STAMP)
+	$(BIN)/python -m bench $(PARTS) --rounds $(ROUNDS) $(BENCH_ARGS)
 
 install:
 	@PYTHON="$(PYTHON)" tools/install

@@ -1,79 +1,72 @@
-"""Measures everything, or a part, and writes `bench/results/`: `python -m bench --help`."""
+"""Measures everything, or some parts, and writes `bench/results/`: `python -m bench --help`."""
 
 import argparse
-import shutil
-import tempfile
-from pathlib import Path
+import sys
+import time
+from collections.abc import Callable
 
-from bench import extract, load, receivers, report
-from bench.receive import Series, compare, gateways
+from bench import curves, end_to_end, extract, report
+from bench.load import KINDS
+from bench.place import Place, open_place
+from bench.plot import bars
+from bench.receive import REFERENCE, matrix_row
+from bench.report import Section
 
-_REFERENCE = "storescp --fork"
-_RESULTS = Path(__file__).parent / "results"
-_KINDS = {"small": load.SMALL, "ct": load.CT, "multiframe": load.MULTI_FRAME}
+_PEERS_AT = 4  # associations: the slower peers are asked there
 
 
 def main() -> None:
-    """Run what the command line asks for."""
+    """Measure the gateway beside its peers, in interleaved rounds of one run."""
+    parts: dict[str, Callable[[Place, argparse.Namespace], Section]] = {
+        "receive": _receive,
+        "extract": lambda place, _: extract.measure(place),
+        "latency": lambda place, _: curves.latency(place),
+        "end-to-end": lambda place, _: end_to_end.measure(place),
+        "ledger": lambda place, _: curves.growth(place),
+        "receivers": lambda place, _: curves.more_receivers(place),
+        "associations": lambda place, _: curves.more_associations(place),
+    }
     parser = argparse.ArgumentParser(prog="python -m bench", description=main.__doc__)
-    parser.add_argument("--what", nargs="*", choices=["receive", "extract"], default=["receive", "extract"])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
-    parser.add_argument("--kinds", nargs="*", choices=_KINDS, default=list(_KINDS), help="sizes of objects")
-    parser.add_argument("--associations", nargs="*", type=int, default=[1, 4, 16])
-    parser.add_argument("--nagle", choices=["on", "off", "both"], default="both", help="the senders' algorithm")
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), help="sizes of objects (receive)")
+    parser.add_argument("--associations", nargs="*", type=int, default=[1, 4, 16], help="at once (receive)")
+    parser.add_argument("--nagle", choices=["on", "off", "both"], default="both", help="Nagle's algorithm (receive)")
     parser.add_argument(
-        "--peers", action=argparse.BooleanOptionalAction, default=True, help="Orthanc and pynetdicom too"
+        "--peers", action=argparse.BooleanOptionalAction, default=True, help="Orthanc and pynetdicom too (receive)"
     )
-    parser.add_argument("--objects", type=int, default=0, help="objects an association sends")
-    parser.add_argument("--save", action="store_true", help="write bench/results/")
+    parser.add_argument("--objects", type=int, default=0, help="objects an association sends (receive)")
+    parser.add_argument("--name", default="", help="name of the result's files (receive), when it is a part of all")
     chosen = parser.parse_args()
-    if "extract" in chosen.what:
-        _extract(chosen)
-    if "receive" in chosen.what:
-        _receive(chosen)
+    unknown = set(chosen.parts) - set(parts)
+    if unknown:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}: choose of {', '.join(parts)}")
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        print(f"  {time.monotonic() - began:5.0f} s  {line}", file=sys.stderr, flush=True)
+
+    with open_place(chosen.rounds, tell) as place:
+        for name in chosen.parts or parts:
+            section = parts[name](place, chosen)
+            section.save(chosen.rounds)
+            print("\n".join(section.tables), flush=True)
 
 
-def _extract(chosen: argparse.Namespace) -> None:
-    measured = extract.table(extract.compare(chosen.rounds, lambda line: print("  " + line, flush=True)))
-    print(measured)
-    if chosen.save:
-        _save("extract.md", "Describing", measured)
-
-
-def _receive(chosen: argparse.Namespace) -> None:
-    results: list[tuple[str, list[Series]]] = []
-    for kind in chosen.kinds:
+def _receive(place: Place, chosen: argparse.Namespace) -> Section:
+    section = Section(chosen.name or "receive", "Receiving, the whole gateway beside its peers")
+    groups = []
+    for kind in (KINDS[name] for name in chosen.kinds):
         for associations in chosen.associations:
-            for nagle in {"both": ["off", "on"]}.get(chosen.nagle, [chosen.nagle]):
-                title = f"{_KINDS[kind].name}, {associations} associations, Nagle {nagle}"
-                # With Nagle's algorithm on, a peer needs 90 ms an object: fewer say the same.
-                fewer = 50 if nagle == "on" else 0
-                measured = _measure(_KINDS[kind], associations, chosen.objects or fewer, nagle, chosen)
-                results.append((title, measured))
-                print(report.table(title, measured, _REFERENCE), flush=True)
-    if chosen.save:
-        _save("receive.md", "Receiving", *(report.table(title, series, _REFERENCE) for title, series in results))
-        (_RESULTS / "receive.svg").write_text(report.plot(results, _REFERENCE))
-
-
-def _save(name: str, title: str, *tables: str) -> None:
-    _RESULTS.mkdir(exist_ok=True)
-    (_RESULTS / name).write_text("\n".join([f"# {title}", "", report.machine(), "", *tables]))
-
-
-def _measure(kind: load.Kind, associations: int, objects: int, nagle: str, chosen: argparse.Namespace) -> list[Series]:
-    each = objects or max(kind.objects // max(1, associations // 4), 4)
-    sides = [*gateways(), receivers.storescp]
-    if chosen.peers and nagle == "off" and associations == 4 and kind is not load.MULTI_FRAME:
-        sides += [receivers.orthanc, receivers.pynetdicom]
-    memory = Path(tempfile.mkdtemp(prefix="bench-load-", dir="/dev/shm"))
-    try:
-        sent = load.Load(memory, kind, associations, each)
-        return compare(
-            sent, sides, chosen.rounds, nodelay=nagle == "off", tell=lambda line: print("  " + line, flush=True)
-        )
-    finally:
-        shutil.rmtree(memory, ignore_errors=True)
+            for nagle in {"both": [False, True], "off": [False], "on": [True]}[chosen.nagle]:
+                peers = chosen.peers and not nagle and associations == _PEERS_AT and kind is not KINDS["multiframe"]
+                series = matrix_row(place, kind, associations, nagle=nagle, peers=peers, objects=chosen.objects)
+                title = f"{kind.name}, {associations} associations, Nagle {'on' if nagle else 'off'}"
+                section.tables.append(report.comparison(title, series))
+                base = next(one for one in series if one.name == REFERENCE)
+                groups.append((title, {one.name: one.ratio_to(base) for one in series if one is not base}))
+    section.plots[section.name] = bars(f"Receiving rate as a ratio to {REFERENCE} (median of paired rounds)", groups)
+    return section
 
 
 if __name__ == "__main__":

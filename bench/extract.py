@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pydicom
 
-from bench.usage import usage_of
+from bench.place import Place
+from bench.report import Section
+from bench.usage import cpu_seconds
 from protocol import clock
 from protocol.bus import Bus
 from protocol.channels import DESCRIPTIONS, INSTANCES
@@ -42,6 +44,11 @@ class Rates:
     def ratio(self) -> float:
         """The median of the rounds' ratios."""
         return statistics.median(ours / theirs for ours, theirs in zip(self.extractor, self.pydicom, strict=True))
+
+
+def measure(place: Place) -> Section:
+    """The part of the bench."""
+    return Section("extract", "Describing", [table(compare(place.rounds, place.tell))])
 
 
 def compare(rounds: int, tell: Callable[[str], None]) -> list[Rates]:
@@ -132,9 +139,9 @@ class _Neighbours:
 
 
 def _round(rates: Rates, neighbours: _Neighbours, pid: int, names: list[str], paths: list[str]) -> None:
-    before = usage_of(pid).cpu_seconds
+    before = cpu_seconds([pid])
     rates.extractor.append(neighbours.rate(names))
-    rates.extractor_cpu_us.append((usage_of(pid).cpu_seconds - before) * 1e6 / len(names))
+    rates.extractor_cpu_us.append((cpu_seconds([pid]) - before) * 1e6 / len(names))
     start, before = time.monotonic(), time.process_time()
     for path in paths:
         pydicom.dcmread(path, stop_before_pixels=True)

@@ -16,37 +16,38 @@ class Kind:
     Args:
         name: in tables.
         rows: rows and columns of two bytes.
-        objects: how many one association sends.
+        objects: how many one of four associations sends.
+        with_nagle: the same to a peer that needs 90 ms an object, since Nagle's algorithm is on.
     """
 
     name: str
     rows: int
     objects: int
+    with_nagle: int
 
 
-SMALL = Kind("small (9 kB)", 64, 1000)
-CT = Kind("CT (526 kB)", 512, 400)
-MULTI_FRAME = Kind("multi-frame (32 MB)", 4000, 12)
+SMALL = Kind("small (9 kB)", 64, 500, 12)
+CT = Kind("CT (526 kB)", 512, 200, 12)
+MULTI_FRAME = Kind("multi-frame (32 MB)", 4000, 5, 3)
+KINDS = {"small": SMALL, "ct": CT, "multiframe": MULTI_FRAME}
 
 
 class Load:
-    """Studies in memory (a tmpfs), one an association.
+    """Studies in memory (a tmpfs), so that senders do not wait for a disk.
 
     Args:
-        directory: on a tmpfs, so that senders do not wait for a disk.
+        directory: on a tmpfs.
         kind: size of the objects.
-        associations: how many senders.
-        objects: how many objects each sends; the kind's own number by default.
+        studies: how many.
+        objects: how many objects each has.
     """
 
-    def __init__(self, directory: Path, kind: Kind, associations: int, objects: int = 0) -> None:
+    def __init__(self, directory: Path, kind: Kind, studies: int, objects: int) -> None:
         self.kind = kind
-        each = objects or kind.objects
-        self.studies = [make_study(directory / f"{n}", f"PAT-{n}", each, rows=kind.rows) for n in range(associations)]
-        self.objects = each * associations
-        self.bytes = sum(path.stat().st_size for study in self.studies for path in study.files.values())
+        self.studies = [make_study(directory / f"{n}", f"PAT-{n}", objects, rows=kind.rows) for n in range(studies)]
+        self.each = objects
+        self.object_bytes = next(iter(self.studies[0].files.values())).stat().st_size
         self._places: dict[Path, list[tuple[int, str]]] = {}
-        self._uids: dict[str, str] = {}
         for study in self.studies:
             for uid, path in study.files.items():
                 self._places[path] = _places(path, study, uid)
@@ -61,35 +62,33 @@ class Load:
                 os.pwrite(fd, fresh.get(role, own).encode(), offset)
             os.close(fd)
 
-    def send(self, port: int, called: str, *, nodelay: bool) -> float:
+    def send(self, port: int, called: str, *, nodelay: bool, each: int = 0, senders: int = 0) -> float:
         """Send everything once; returns the seconds from the first sender's start to the last one's end.
+
+        Args:
+            port: on 127.0.0.1.
+            called: AE title.
+            nodelay: the senders' Nagle's algorithm off.
+            each: only so many objects of each study; all by default.
+            senders: how many associations share the studies; one a study by default.
 
         Raises:
             RuntimeError: a sender failed.
         """
-        environ = dict(os.environ)
-        environ.pop("TCP_NODELAY", None)
+        environ = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
         if nodelay:
             environ["TCP_NODELAY"] = "1"
-        command = [
-            "storescu",
-            "--max-pdu",
-            "131072",
-            "+sd",
-            "+r",
-            "-aet",
-            "BENCH",
-            "-aec",
-            called,
-            "127.0.0.1",
-            str(port),
+        command = ["storescu", "--max-pdu", "131072", "+sd", "-aet", "BENCH", "-aec", called, "127.0.0.1", str(port)]
+        senders = senders or len(self.studies)
+        lists = [
+            [str(path) for study in self.studies[number::senders] for path in study.part(0, each or self.each)]
+            for number in range(senders)
         ]
         start = time.monotonic()
-        senders = [
-            subprocess.Popen([*command, str(study.directory)], env=environ, stdout=subprocess.DEVNULL)
-            for study in self.studies
+        running = [
+            subprocess.Popen([*command, *files], env=environ, stdout=subprocess.DEVNULL) for files in lists if files
         ]
-        codes = [sender.wait() for sender in senders]
+        codes = [sender.wait() for sender in running]
         seconds = time.monotonic() - start
         if any(codes):
             raise RuntimeError(f"storescu ended with {codes}")

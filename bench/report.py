@@ -1,18 +1,47 @@
-"""What was measured, as a table in Markdown and a plot in SVG."""
+"""What was measured, in Markdown, with the machine that it was measured on."""
 
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.receive import Series
+from bench.receive import REFERENCE, Series
 
-_COLOURS = ("#1b6ca8", "#5aa9e6", "#8d99ae", "#c9ada7", "#9a8c98")
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass
+class Section:
+    """What one part has to say.
+
+    Args:
+        name: of its files.
+        title: its heading.
+        tables: in Markdown.
+        plots: SVG by the name of its file.
+    """
+
+    name: str
+    title: str
+    tables: list[str] = field(default_factory=list)
+    plots: dict[str, str] = field(default_factory=dict)
+
+    def save(self, rounds: int) -> None:
+        """Write `bench/results/`."""
+        RESULTS.mkdir(exist_ok=True)
+        shown = [f"![{name}]({name}.svg)\n" for name in self.plots]
+        head = [f"# {self.title}", "", f"{machine()} {rounds} counted rounds; medians with minimum and maximum.", ""]
+        (RESULTS / f"{self.name}.md").write_text("\n".join([*head, *self.tables, *shown]))
+        for name, drawing in self.plots.items():
+            (RESULTS / f"{name}.svg").write_text(drawing)
 
 
 def machine() -> str:
-    """This machine in a sentence."""
+    """This machine in some sentences."""
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -21,61 +50,68 @@ def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
     python, kernel = platform.python_version(), platform.release()
-    return f"{cores} cores of {model}, {memory:.0f} GiB of memory, Linux {kernel}, Python {python}."
+    return (
+        f"{cores} cores of {model}, {memory:.0f} GiB of memory, Linux {kernel}, {_file_system()}, Python {python}, "
+        f"DCMTK {_dcmtk()}."
+    )
 
 
-def table(title: str, series: Sequence[Series], reference: str) -> str:
-    """One comparison: medians with minimum and maximum, and the median of the paired ratios to the reference."""
-    base = next(one for one in series if one.name == reference)
+def _file_system() -> str:
+    """The file system that is measured, and whether ext4 has a journal there."""
+    place = os.environ.get("BENCH_DIRECTORY", "/tmp")  # where `tempfile` goes
+    device = os.stat(place).st_dev
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[2] == f"{os.major(device)}:{os.minor(device)}":
+            kind, source = fields[fields.index("-") + 1 : fields.index("-") + 3]
+            features = Path("/proc/fs/jbd2")
+            journal = any(entry.name.startswith(Path(source).name) for entry in features.glob("*"))
+            return f"{kind} {'with' if journal else 'without'} a journal" if kind == "ext4" else kind
+    return "unknown file system"
+
+
+def _dcmtk() -> str:
+    program = shutil.which("storescp")
+    if program is None:
+        return "is missing"
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return told.partition("storescp v")[2].split(maxsplit=1)[0] if "storescp v" in told else "unknown"
+
+
+def spread(values: Sequence[float], digits: int = 0) -> str:
+    """A median with minimum and maximum."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def comparison(title: str, series: Sequence[Series]) -> str:
+    """One comparison, with the median of the paired ratios to the reference."""
+    base = next(one for one in series if one.name == REFERENCE)
+    columns = [
+        *("receiving side", "instances/s", "MB/s", f"ratio to {REFERENCE}", "CPU s/GB of receivers"),
+        *("of all, with what follows", "peak MB of all", "of one receiver", "lost"),
+    ]
     lines = [
         f"## {title}",
         "",
-        f"| receiving side | instances/s | MB/s | ratio to {reference} | CPU s/GB | of receivers | peak MB | lost |",
-        "|---|---|---|---|---|---|---|---|",
+        "| " + " | ".join(columns) + " |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in series:
         lines.append(
-            f"| {one.name} | {_spread(one.rates)} | {statistics.median(one.megabytes):.0f} "
-            f"| {one.ratio_to(base):.2f} | {statistics.median(one.cpu_per_gb):.2f} "
-            f"| {statistics.median(one.receiver_cpu_per_gb):.2f} | {one.peak_bytes / 1e6:.0f} | {one.lost} |"
+            f"| {one.name} | {spread(one.rates)} | {spread(one.megabytes)} "
+            f"| {one.ratio_to(base):.2f} | {spread(one.receivers_cpu_per_gb, 2)} | {spread(one.cpu_per_gb, 2)} "
+            f"| {one.peak_bytes / 1e6:.0f} | {one.receiver_peak_bytes / 1e6:.0f} | {one.lost} |"
         )
+    ours = [one for one in series if one.name.startswith("gateway")]
+    for other in series:
+        if other is not base and other not in ours:
+            ratios = ", ".join(f"{one.name}: {one.ratio_to(other):.1f}" for one in ours)
+            lines += ["", f"Ratio to {other.name}: {ratios}."]
     return "\n".join([*lines, ""])
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.0f} ({min(values):.0f}-{max(values):.0f})"
-
-
-def plot(results: Sequence[tuple[str, Sequence[Series]]], reference: str) -> str:
-    """Bars of the ratios to the reference, one group a comparison, as SVG."""
-    bar, gap, width = 18, 30, 900
-    rows = sum(len(series) for _, series in results)
-    height = rows * bar + len(results) * (gap + 20) + 40
-    longest = max(one.ratio_to(_named(series, reference)) for _, series in results for one in series)
-    scale = 480 / max(1.0, longest)
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
-        f'font-size="12"><rect width="{width}" height="{height}" fill="white"/>'
-        f'<text x="10" y="20" font-size="14">Receiving rate as a ratio to {reference} (median of paired rounds)</text>'
-    )
-    parts = [head]
-    y = 40
-    for title, series in results:
-        parts.append(f'<text x="10" y="{y + 14}" font-weight="bold">{title}</text>')
-        y += 20
-        base = _named(series, reference)
-        for number, one in enumerate(series):
-            ratio = one.ratio_to(base)
-            parts.append(
-                f'<text x="220" y="{y + 13}" text-anchor="end">{one.name}</text>'
-                f'<rect x="230" y="{y + 2}" width="{ratio * scale:.1f}" height="{bar - 4}" '
-                f'fill="{_COLOURS[number % len(_COLOURS)]}"/>'
-                f'<text x="{236 + ratio * scale:.1f}" y="{y + 13}">{ratio:.2f}</text>'
-            )
-            y += bar
-        y += gap
-    return "".join([*parts, "</svg>\n"])
-
-
-def _named(series: Sequence[Series], name: str) -> Series:
-    return next(one for one in series if one.name == name)
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Any other table."""
+    lines = [f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return "\n".join([*lines, ""])

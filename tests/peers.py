@@ -178,10 +178,18 @@ class Server:
         log: file of its output.
         timeout: seconds until it must listen.
         user: who it runs as, when that is not us.
+        nodelay: without Nagle's algorithm, if it is DCMTK's.
     """
 
     def __init__(
-        self, command: Sequence[str | Path], port: int, log: Path, timeout: float = 30.0, user: str | None = None
+        self,
+        command: Sequence[str | Path],
+        port: int,
+        log: Path,
+        timeout: float = 30.0,
+        user: str | None = None,
+        *,
+        nodelay: bool = True,
     ) -> None:
         self.port = port
         self.log = log
@@ -192,7 +200,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "TCP_NODELAY": "1"},
+                env={**os.environ, **({"TCP_NODELAY": "1"} if nodelay else {})},
                 user=user,
                 extra_groups=[] if user else None,
             )
