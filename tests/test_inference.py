@@ -209,7 +209,7 @@ def test_sources_are_tried_in_their_order_and_what_is_missing_is_told(world: Wor
     assert payload(kept) == names(world.ct)
 
 
-def test_with_something_missing_the_job_goes_on_and_with_nothing_it_fails(world: World) -> None:
+def test_with_something_missing_the_job_goes_on_and_with_nothing_it_fails(world: World, tmp_path: Path) -> None:
     nowhere = new_uid()
     some = body("SOME", world.pipeline, [by_study(world.mr.uid), by_study(nowhere)], [world.web()])
     none = body("NONE", world.pipeline, [by_study(nowhere)], [world.web()])
@@ -227,8 +227,33 @@ def test_with_something_missing_the_job_goes_on_and_with_nothing_it_fails(world:
         world.gateway.wait_for(
             lambda transaction=transaction: world.gateway.jobs(source=transaction, state="Faulted"), 30.0, "its fault"
         )
-    discarded = world.gateway.jobs(source="NONE")[0]["jobId"]
-    assert world.gateway.rest.post(f"/api/jobs/{discarded}/discard").status_code == 200
+    # What a person then decides: to try again when it is there, or to give it up.
+    late = study_with(tmp_path / "late", "PAT-LATE", 2, study_uid=nowhere)
+    fill(world.dicom, late)
+    (again,) = world.gateway.jobs(source="NONE")
+    assert world.gateway.rest.post(f"/api/jobs/{again['jobId']}/retry").status_code == 200
+    world.gateway.wait_for(
+        lambda: status(world.gateway, "NONE")["dicom"]["status"] == "Success", 30.0, "retrieval after the retry"
+    )
+    assert wait_succeeded(world.gateway, "NONE")["jobId"] == again["jobId"]
+    assert payload(world.kept / again["jobId"]) == names(late)
+    (wrong_job,) = world.gateway.jobs(source="WRONG")
+    assert world.gateway.rest.post(f"/api/jobs/{wrong_job['jobId']}/discard").status_code == 200
+
+
+def test_a_request_that_waits_for_a_source_can_be_given_up(world: World) -> None:
+    away = dicomweb(f"http://127.0.0.1:{free_port()}/dicom-web")
+    submit(world.gateway, body("GIVEN-UP", world.pipeline, [by_study(world.ct.uid)], [away]))
+    world.gateway.wait_for(lambda: "cannot be reached" in status(world.gateway, "GIVEN-UP")["message"], 30.0, "reason")
+    assert status(world.gateway, "GIVEN-UP")["dicom"]["status"] == "Unknown"
+    (job,) = world.gateway.jobs(source="GIVEN-UP", state="Created")
+    assert world.gateway.rest.post(f"/api/jobs/{job['jobId']}/discard").status_code == 200
+    found = wait_retrieved(world.gateway, "GIVEN-UP", 30.0)
+    assert found["dicom"]["status"] == "Fail"
+    assert "discarded" in found["message"]
+    world.gateway.wait_for(
+        lambda: status(world.gateway, "GIVEN-UP")["platform"]["status"] == "Canceled", 30.0, "cancellation"
+    )
 
 
 def test_credentials_stand_nowhere(world: World) -> None:

@@ -17,11 +17,12 @@ from actors.actor import Actor
 from actors.retriever.arrivals import REFRESH_SECONDS, Arrivals
 from actors.retriever.journal import Journal
 from actors.retriever.offers import Offers
-from actors.retriever.round import Kept, Outcome, Round, is_instance
+from actors.retriever.round import Outcome, Round
 from actors.retriever.shelf import Shelf
 from actors.retriever.sources.base import DicomSource
 from actors.retriever.sources.dicomweb import DicomWeb
 from actors.retriever.sources.dimse import Dimse, Incoming
+from actors.retriever.stock import Kept, Stock, is_instance
 from protocol import channels, killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.birth import Birth
@@ -38,7 +39,7 @@ from protocol.vault import Vault
 
 PLACES = 4
 MOST_TRIES = 3
-_TRY_SECONDS = 5.0  # doubled after each try
+_TRY_SECONDS = 3.0  # doubled after each try
 _AWAY_SECONDS = 2.0  # doubled each time that a source is not there
 _LONGEST_SECONDS = 60.0
 _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
@@ -192,16 +193,15 @@ class Retriever(Actor):
         self.post(lambda: self._round_ended(pending, outcome))
 
     def _round(self, pending: Pending, order: Order) -> Round:
-        return Round(
-            order=order,
+        stock = Stock(
             job_id=pending.job_id,
             shelf=Shelf(self._spool, pending.job_id),
             tags=self._tags(),
-            open_dicom=self._open_dicom,
             stopped=lambda: self._stopping.is_set() or pending.stopped.is_set(),
             has_room=lambda: self.board.intake is Intake.OPEN,
             report=lambda kept: self.post(lambda: self._record(pending, kept)),
         )
+        return Round(order=order, stock=stock, open_dicom=self._open_dicom)
 
     def _tags(self) -> tuple[str, ...]:
         platform = self.settings.services.platform

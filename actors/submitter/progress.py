@@ -4,11 +4,12 @@ Nothing here is committed: the submitter saves what changed, many jobs in one tr
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from actors.submitter.steps import STEPS, UNDER_WAY, Columns, Task
-from protocol.ledger import Job, Submission
+from protocol import messages
+from protocol.ledger import Job, Submission, pages
 from protocol.platforms.base import Sought
 from protocol.priority import queue_rank
 from protocol.states import STEP_BACK, JobState, advance
@@ -155,3 +156,24 @@ def with_jobs(rows: Sequence[Submission]) -> list[Progress]:
     """
     jobs = {job.job_id: job for job in list(Job.select().where(Job.job_id.in_([row.job_id for row in rows])))}
     return [Progress(jobs[row.job_id], row) for row in rows]
+
+
+def faulted(command: messages.RetryJobs | messages.DiscardJobs) -> Iterator[list[Progress]]:
+    """The faulted jobs that a command means, in pages."""
+    query = (
+        Submission.select(Submission)
+        .join(Job, on=(Job.job_id == Submission.job_id))
+        .where(Submission.state == JobState.FAULTED)
+    )
+    if command.job_ids:
+        query = query.where(Submission.job_id.in_(command.job_ids))
+    if command.ae_title:
+        query = query.where(Job.ae_title == command.ae_title)
+    if command.pipeline_id:
+        query = query.where(Job.pipeline_id == command.pipeline_id)
+    if command.since_ns:
+        query = query.where(Job.created_ns >= command.since_ns)
+    if command.until_ns:
+        query = query.where(Job.created_ns <= command.until_ns)
+    for page in pages(query, Submission.job_id):
+        yield with_jobs(page)

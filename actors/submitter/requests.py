@@ -114,6 +114,10 @@ class Requests:
             return True
         return False
 
+    def is_held(self, job_id: str) -> bool:
+        """Whether a submission waits for its data."""
+        return job_id in self._held
+
     def forget(self, job_id: str) -> None:
         """A submission is over."""
         self._held.pop(job_id, None)

@@ -17,7 +17,7 @@ import peewee as pw
 
 from actors.actor import Actor
 from actors.submitter.caretaker import Caretaker
-from actors.submitter.progress import Progress, with_jobs
+from actors.submitter.progress import Progress, faulted, with_jobs
 from actors.submitter.requests import Requests
 from actors.submitter.scheduler import Scheduler
 from actors.submitter.steps import UNDER_WAY, Columns, Surroundings, Task
@@ -146,7 +146,7 @@ class Submitter(Actor):
     def handle_retry_jobs(self, command: messages.RetryJobs) -> messages.Message:
         """Submit faulted jobs again, with all their tries before them."""
         try:
-            return messages.Done(affected=sum(self._take_up(page) for page in _faulted(command)))
+            return messages.Done(affected=sum(self._take_up(page) for page in faulted(command)))
         except LEDGER_AWAY as error:
             return self._refuse(error)
 
@@ -154,7 +154,12 @@ class Submitter(Actor):
         """Give faulted jobs up; what the platform has of them is canceled afterwards."""
         discarded = 0
         try:
-            for page in _faulted(command):
+            # One whose data is still being retrieved has not faulted, and can be given up nevertheless, by its ID.
+            for job_id in filter(self._requests.is_held, command.job_ids):
+                self._fault(self._under_way[job_id], "it was given up before its data was there")
+            self._save(self._unsaved)
+            self._unsaved.clear()
+            for page in faulted(command):
                 for progress in page:
                     progress.discard()
                 self._save(page)
@@ -165,6 +170,13 @@ class Submitter(Actor):
             return self._refuse(error)
         self._caretaker.cancel_discarded()
         return messages.Done(affected=discarded)
+
+    def _fault(self, progress: Progress, reason: str) -> None:
+        """A job goes no further, and nothing was under way."""
+        progress.fail(reason, unreachable=False, retry_seconds=0.0, most_retries=-1)
+        self._unsaved.add(progress)
+        del self._under_way[progress.job_id]
+        self._requests.forget(progress.job_id)
 
     def _refuse(self, error: Exception) -> messages.Refused:
         self._availability.failed(error)
@@ -196,15 +208,12 @@ class Submitter(Actor):
         """Let go on, or fault, what has waited for a retrieval that is over."""
         try:
             over = self._requests.look()
-            failed = [(self._under_way[each.job_id], each.failure) for each in over if each.failure]
-            for progress, failure in failed:
-                progress.fail(failure, unreachable=False, retry_seconds=0.0, most_retries=-1)
-                self._unsaved.add(progress)
-                del self._under_way[progress.job_id]
-                self._requests.forget(progress.job_id)
-                self._told.append(partial(self._tell_failed, progress, JobState.CREATED, again=False))
             for each in over:
-                if not each.failure:
+                progress = self._under_way[each.job_id]
+                if each.failure:
+                    self._fault(progress, each.failure)
+                    self._told.append(partial(self._tell_failed, progress, JobState.CREATED, again=False))
+                else:
                     self._enqueue(self._requests.release(each.job_id))
         except LEDGER_AWAY as error:
             self._availability.failed(error)
@@ -388,24 +397,3 @@ class Submitter(Actor):
         progress = self._under_way[job_id]
         progress.set_uploaded(count)
         self._unsaved.add(progress)
-
-
-def _faulted(command: messages.RetryJobs | messages.DiscardJobs) -> Iterator[list[Progress]]:
-    """The faulted jobs that a command means, in pages."""
-    query = (
-        Submission.select(Submission)
-        .join(Job, on=(Job.job_id == Submission.job_id))
-        .where(Submission.state == JobState.FAULTED)
-    )
-    if command.job_ids:
-        query = query.where(Submission.job_id.in_(command.job_ids))
-    if command.ae_title:
-        query = query.where(Job.ae_title == command.ae_title)
-    if command.pipeline_id:
-        query = query.where(Job.pipeline_id == command.pipeline_id)
-    if command.since_ns:
-        query = query.where(Job.created_ns >= command.since_ns)
-    if command.until_ns:
-        query = query.where(Job.created_ns <= command.until_ns)
-    for page in pages(query, Submission.job_id):
-        yield with_jobs(page)
