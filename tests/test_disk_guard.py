@@ -94,7 +94,7 @@ class Room:
         self.gateway.spool = place.directory / "spool"
         self.gateway.ledger = place.directory / "ledger" / "dicomadapter.db"
         if not place.mounted:
-            quota = "dicomAdapter:\n  storage:\n    volumeSize: 64Mi\n"
+            quota = "storage:\n  volumeSize: 64Mi\n"
             (self.gateway.directory / "values.yaml").write_text(quota)
         self.gateway.start()
         self.told = tmp_path / "told"

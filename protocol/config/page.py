@@ -50,8 +50,8 @@ An unknown setting under `DicomAdapter` is a problem, elsewhere it is ignored wi
 _VALUES = """\
 ## values.yaml
 
-Below `dicomAdapter`; what else is in the file is for Kubernetes, and is ignored. A key that is there but empty is as
-if it were not there.
+The file of the original's Helm chart; what else is in it is for Kubernetes, and is ignored. A key that is there but
+empty is as if it were not there. `storage` and `database` may also be below `dicomAdapter`.
 
 | key | stands for |
 |---|---|
@@ -159,16 +159,14 @@ def values() -> str:
         "# What the Helm chart of the original keeps here, for a site that moves from it. What is set here wins over",
         "# appsettings.json beside it; what is empty is as if it were not there. Keys of Kubernetes may stay: they are",
         "# ignored. Made by `python -m protocol.config.page values`.",
-        "dicomAdapter:",
     ]
     section = ""
     for key, path in VALUES.items():
-        *outer, name = key.split(".")
-        if outer and outer[0] != section:
-            section = outer[0]
-            lines.append(f"  {section}:")
-        indent = "    " if outer else "  "
-        lines += [*_comment(_about_value(key, path), f"{indent}# "), f"{indent}{name}:"]
+        outer, name = key.split(".")
+        if outer != section:
+            section = outer
+            lines.append(f"{section}:")
+        lines += [*_comment(_about_value(key, path), "  # "), f"  {name}:"]
     return "\n".join([*lines, ""])
 
 

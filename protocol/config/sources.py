@@ -19,14 +19,17 @@ from protocol.config.table import BY_KEY, ROOTS, SECTIONS, SETTINGS, Setting, ke
 LEDGER_FILE = "dicomadapter.db"
 
 VALUES = {
-    "dicomPort": "DicomAdapter.dicom.scp.port",
-    "apiPort": "DicomAdapter.api.port",
+    "dicomAdapter.dicomPort": "DicomAdapter.dicom.scp.port",
+    "dicomAdapter.apiPort": "DicomAdapter.api.port",
     "storage.volumeSize": "DicomAdapter.storage.volumeSize",
     "storage.hostPath": "DicomAdapter.storage.temporary",
     "database.volumeSize": "DicomAdapter.database.volumeSize",
     "database.hostPath": "ConnectionStrings.DicomAdapterDatabase",
 }
-"""What is read from `values.yaml` below `dicomAdapter`, and the setting that each stands for."""
+"""What is read from `values.yaml`, and the setting that each stands for; the places are those of the original's chart.
+
+`storage` and `database` may also be below `dicomAdapter`, as the original's documentation can be read.
+"""
 
 SERVICES = {
     "DicomAdapter.services.platform.endpoint": ("", "CLARA_SERVICE_HOST", "CLARA_SERVICE_PORT_API"),
@@ -38,6 +41,7 @@ SERVICES = {
 }
 """The original's environment variables, which Kubernetes sets: prefix, host and port of each endpoint."""
 
+_VALUES_SECTIONS = frozenset(("dicomAdapter", "storage", "database", "dicomAdapter.storage", "dicomAdapter.database"))
 _LARGEST_FILE = 1 << 20
 
 
@@ -181,11 +185,9 @@ def from_yaml(path: Path) -> Layer:
     text = read_text(path, layer)
     try:
         loader = yaml.SafeLoader(text)
-        sections = [node for name, node in _members(loader.get_single_node()) if name == "dicomAdapter"]
-        for section in sections:
-            _read_values(section, loader, layer, path.name)
-        if text and not sections:
-            layer.warnings.append(f"{path}: no dicomAdapter in it: nothing was read: see configs/values.yaml")
+        if not _read_values(loader, layer, path.name) and text:
+            missing = "neither dicomAdapter nor storage nor database in it"
+            layer.warnings.append(f"{path}: {missing}: nothing was read: see configs/values.yaml")
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line, mark.column) if mark else (0, 0)
@@ -197,36 +199,44 @@ def from_yaml(path: Path) -> Layer:
     return layer
 
 
-def _members(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.Node]]:
-    """Yield the names and values of a mapping, those of `storage` and `database` with dots."""
+def _leaves(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    """Yield the dotted paths and the nodes of a mapping's members, with those of the sections that are read entered."""
     if not isinstance(node, yaml.MappingNode):
         return
     for key, child in node.value:
-        name = f"{prefix}{key.value}"
-        if name in {"storage", "database"} and isinstance(child, yaml.MappingNode):
-            yield from _members(child, f"{name}.")
+        path = f"{prefix}{key.value}"
+        if path in _VALUES_SECTIONS and isinstance(child, yaml.MappingNode):
+            yield from _leaves(child, f"{path}.")
         else:
-            yield name, child
+            yield path, child
 
 
-def _read_values(section: yaml.Node, loader: yaml.SafeLoader, layer: Layer, file: str) -> None:
-    lines: dict[str, int] = {}
-    for name, node in _members(section):
-        path, line = f"dicomAdapter.{name}", node.start_mark.line + 1
+def _read_values(loader: yaml.SafeLoader, layer: Layer, file: str) -> bool:
+    """Add the values that are for this system; returns whether there is a section of such."""
+    is_ours = False
+    places: dict[str, tuple[str, int]] = {}
+    for path, node in _leaves(loader.get_single_node()):
+        line = node.start_mark.line + 1
         origin = f"{file} line {line}"
+        is_ours |= path in _VALUES_SECTIONS or path.rpartition(".")[0] in _VALUES_SECTIONS
+        inner = path.removeprefix("dicomAdapter.")
+        name = inner if inner in VALUES else path
         if name not in VALUES:
-            near = difflib.get_close_matches(name, VALUES, 1, cutoff=0.8)
-            layer.warnings.extend(f"{path}: ignored ({origin}): did you mean dicomAdapter.{known}?" for known in near)
+            near = difflib.get_close_matches(path, VALUES, 1, cutoff=0.8) if "." in path else []
+            layer.warnings.extend(f"{path}: ignored ({origin}): did you mean {known}?" for known in near)
             continue
-        if name in lines:
-            layer.problems.append(Problem(path, f"is in line {lines[name]} and in line {line} of {file}", "keep one"))
-        lines[name] = line
+        if name in places:
+            before, before_line = places[name]
+            wrong = f"is in line {line} of {file}, and in line {before_line}" + f" as {before}" * (before != path)
+            layer.problems.append(Problem(path, wrong, "keep one"))
+        places[name] = path, line
         # Of what should be no mapping or sequence only its type is of interest, and aliases may make it huge.
         scalar = isinstance(node, yaml.ScalarNode)
         value = loader.construct_object(node) if scalar else {} if isinstance(node, yaml.MappingNode) else []
         if name == "database.hostPath" and isinstance(value, str):
             value = f"sqlite:///{os.path.abspath(value)}/{LEDGER_FILE}"
         layer.add(VALUES[name].split("."), value, origin, path)
+    return is_ours
 
 
 def from_environment(environ: Mapping[str, str]) -> Layer:

@@ -1,6 +1,7 @@
 """The two files: what .NET's habits and a site's own mistakes make of them."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -159,18 +160,26 @@ dicomAdapter:
   dicomPort: 11104 # modalities
   apiPort: "5001"
   resources: {limits: {cpu: 1}}
-  storage:
-    volumeSize: 50Gi
-    hostPath: "/clara-io"
-  database:
-    volumeSize: 3G
-    hostPath: /clara-io/dicom-adapter
+
+storage:
+  volumeSize: 50Gi
+  hostPath: "/clara-io"
+
+database:
+  volumeSize: 3G
+  hostPath: /clara-io/dicom-adapter
 """
+_PORTS, _, _SECTIONS = VALUES.partition("\n\n")
+NESTED_VALUES = f"{_PORTS}\n{textwrap.indent(_SECTIONS, '  ')}"
 
 
-def test_values_win_over_the_file(configure):
-    """Ports, places and quotas of values.yaml are in force, and say where they come from."""
-    loaded = configure({"DicomAdapter.dicom.scp.port": 104}, values=VALUES)
+@pytest.mark.parametrize("values", [VALUES, NESTED_VALUES], ids=["chart", "nested"])
+def test_values_win_over_the_file(configure, values):
+    """Ports, places and quotas of values.yaml are in force, and say where they come from.
+
+    `storage` and `database` stand beside `dicomAdapter`, as in the original's chart, or below it.
+    """
+    loaded = configure({"DicomAdapter.dicom.scp.port": 104}, values=values)
     assert loaded.settings.dicom.scp.port == 11104
     assert loaded.settings.api.port == 5001
     assert loaded.settings.storage.temporary == "/clara-io"
@@ -195,7 +204,12 @@ def test_database_server_stays(configure):
     [
         ("dicomAdapter: {dicomPort: 70000}", "dicomAdapter.dicomPort: 70000 is too large (values.yaml line 1)"),
         ("dicomAdapter:\n  storage: {volumeSize: 50Gb}", 'dicomAdapter.storage.volumeSize: "50Gb" is not a size'),
-        ("dicomAdapter:\n  storage: {volumeSize: 1.5Mi, volumeSize: 1}", "is in line 2 and in line 2 of values.yaml"),
+        ("dicomAdapter:\n  storage: {volumeSize: 1.5Mi, volumeSize: 1}", "is in line 2 of values.yaml, and in line 2"),
+        ("storage: {volumeSize: 50Gb}", 'storage.volumeSize: "50Gb" is not a size'),
+        (
+            "dicomAdapter:\n  storage: {hostPath: /a}\nstorage: {hostPath: /b}",
+            "storage.hostPath: is in line 3 of values.yaml, and in line 2 as dicomAdapter.storage.hostPath: keep one",
+        ),
         ("dicomAdapter:\n  storage: {hostPath: [a]}", "dicomAdapter.storage.hostPath: [] is a list, not a text"),
         ("dicomAdapter:\n  apiPort: !!python/name:os.system", "values.yaml line 2, column 12"),
         ("dicomAdapter:\n\tapiPort: 1", "values.yaml line 2, column 1: found character '\\t'"),
@@ -207,10 +221,22 @@ def test_wrong_values(problems, values, problem):
     assert problem in problems(values=values)[0]
 
 
-@pytest.mark.parametrize("values", ["", "dicomAdapter:", "dicomAdapter:\n  dicomPort:\n  storage:\n"])
+SHIPPED_VALUES = (Path(__file__).parents[3] / "configs/values.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "values", ["", "dicomAdapter:", "dicomAdapter:\n  dicomPort:\n  storage:\n", "storage:", SHIPPED_VALUES]
+)
 def test_empty_values(configure, values):
     """What is empty is as if it were not there."""
-    assert configure(values=values).settings.dicom.scp.port == 104
+    loaded = configure(values=values)
+    assert loaded.settings.dicom.scp.port == 104
+    assert loaded.warnings == ()
+
+
+def test_values_of_another_chart_are_warned_of(configure):
+    (warning,) = configure(values="replicas: 1\n").warnings
+    assert "neither dicomAdapter nor storage nor database in it" in warning
 
 
 def test_misspelt_values_are_warned_of(configure):
