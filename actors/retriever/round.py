@@ -156,9 +156,9 @@ class Round:
             self._stock.check()
             listed = source.instances_of(selection)
         if listed is None:
-            before = self._stock.kept
+            before = self._stock.matched
             source.fetch(selection, self._stock)
-            return self._stock.kept > before
+            return self._stock.matched > before
         if not listed:
             raise DeniedError(f"it has nothing of {_words(selection)}")
         if not selection.sop_instance_uids and not any(self._stock.has(uid) for _, uid in listed):

@@ -74,6 +74,7 @@ class Stock:
         self._flushed = time.monotonic()
         self.source = 0
         self.kept = 0
+        self.matched = 0  # instances that came and were asked for, those among them that were there already
 
     def open(self, resources: Collection[str]) -> None:
         """Find what is on disk, and put on record what a killed process could not.
@@ -174,6 +175,7 @@ class Stock:
         )
         if not asked_for:
             self.left_out("it sent an instance that was not asked for, which is left out")
+        self.matched += asked_for
         return asked_for and not self.has(identity.sop_instance_uid)
 
     def _write(self, chunks: Iterable[bytes]) -> Part:

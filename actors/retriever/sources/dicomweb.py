@@ -45,10 +45,8 @@ class DicomWeb(DicomSource):
         series = f"/series/{selection.series_uid}" if selection.series_uid else ""
         try:
             found = self._search(f"/studies/{selection.study_uid}{series}/instances", {})
-        except NotThereError:
-            return []
         except DeniedError:
-            return None  # it may be one that only retrieves
+            return None  # also 404: it may be one that only retrieves
         listed = [(_value(each, _SERIES) or selection.series_uid, _value(each, _SOP_INSTANCE)) for each in found]
         return list(dict.fromkeys(listed)) if all(series and sop for series, sop in listed) else None
 

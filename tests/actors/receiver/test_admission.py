@@ -1,6 +1,7 @@
 """Who may open an association."""
 
 import queue
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from actors.receiver.names import HostNames
 from actors.receiver.pdu import Rejection
 from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule, normalize_address
 from protocol.logs import EventLogger
+from protocol.moves import ExpectedMove, MovesFile
 
 
 class Loop:
@@ -205,3 +207,46 @@ class TestNames:
         at.loop.run()
         at.loop.run()
         assert at.names.addresses("a..b") == frozenset()
+
+
+def test_our_own_title_is_open_to_a_host_from_which_a_move_is_expected_and_only_then(tmp_path: Path) -> None:
+    moves = MovesFile(tmp_path / "moves.json")
+    names = HostNames(lambda _: None, EventLogger("test"))
+    access = AccessFile(tmp_path / "access.json")
+    admission = Admission(access, names, EventLogger("test"), MovesFile(tmp_path / "moves.json"))
+
+    def decide(host: str, called: str = "OURS", calling: str = "PACS") -> object:
+        return admission.decide(called=called, calling=calling, host=host, any_source=False, own="OURS")
+
+    assert isinstance(decide("10.0.0.1"), Refused)
+    later = time.time_ns() + 60 * 10**9
+    moves.replace((ExpectedMove(host="10.0.0.1", until_ns=later), ExpectedMove(host="10.0.0.3", until_ns=1)))
+    assert decide("10.0.0.1") == Admitted(AeTitleRule(ae_title="OURS"), moved=True)
+    for refused in (
+        decide("10.0.0.2"),
+        decide("10.0.0.3"),
+        decide("10.0.0.1", "OTHER"),
+        decide("10.0.0.1", calling=""),
+    ):
+        assert isinstance(refused, Refused)
+    moves.replace(())
+    assert isinstance(decide("10.0.0.1"), Refused)
+    (tmp_path / "moves.json").write_text("garbage")
+    assert isinstance(decide("10.0.0.1"), Refused)
+
+
+def test_an_ae_title_of_the_same_name_takes_the_others(tmp_path: Path) -> None:
+    """A site may receive under the title that it also uses as SCU."""
+    access = AccessFile(tmp_path / "access.json")
+    access.replace(
+        AccessList(
+            ae_titles=(AeTitleRule(ae_title="OURS"),), sources=(SourceRule(ae_title="CT", host_ip="10.0.0.0/8"),)
+        )
+    )
+    MovesFile(tmp_path / "moves.json").replace((ExpectedMove(host="10.0.0.1", until_ns=time.time_ns() + 10**12),))
+    names = HostNames(lambda _: None, EventLogger("test"))
+    admission = Admission(access, names, EventLogger("test"), MovesFile(tmp_path / "moves.json"))
+    for host, moved in (("10.0.0.1", True), ("10.0.0.2", False)):
+        outcome = admission.decide(called="OURS", calling="CT", host=host, any_source=False, own="OURS")
+        assert isinstance(outcome, Admitted)
+        assert outcome.moved is moved
