@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench import curves, end_to_end, extract, report
+from bench import curves, end_to_end, export, extract, report
 from bench.load import KINDS
 from bench.place import Place, open_place
 from bench.plot import bars
@@ -20,6 +20,7 @@ def main() -> None:
     parts: dict[str, Callable[[Place, argparse.Namespace], Section]] = {
         "receive": _receive,
         "extract": lambda place, _: extract.measure(place),
+        "export": lambda place, _: export.measure(place),
         "latency": lambda place, _: curves.latency(place),
         "end-to-end": lambda place, _: end_to_end.measure(place),
         "ledger": lambda place, _: curves.growth(place),
