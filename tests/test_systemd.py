@@ -192,17 +192,20 @@ class Knocker(threading.Thread):
 
 
 def test_restarts_under_load_refuse_nobody_and_lose_nothing(tmp_path: Path) -> None:
-    """Everything that the main line does, under the unit's filter of system calls, over two restarts."""
+    """Everything that the main line does, under the unit's filter of system calls, over two restarts and a kill."""
     with Trial(tmp_path, {"services.stopSeconds": 5}, gateway=ManagedGateway) as trial:
         gateway = trial.gateway
         assert isinstance(gateway, ManagedGateway)
         trial.send(4, study_objects=40, pause_seconds=0.3)
         with Knocker(gateway.port) as knocker:
-            for number in (1, 2):
+            for number, how in enumerate(("stop", "kill", "stop"), 1):
                 gateway.wait_for(lambda: trial.acknowledged > 50 * number, 30, "objects")  # noqa: B023
-                assert gateway.stop() == 0
-                assert gateway.status_told().startswith("stopping")
-                gateway.start()
+                if how == "kill":
+                    gateway.kill_supervisor()
+                else:
+                    assert gateway.stop() == 0
+                    assert gateway.status_told().startswith("stopping")
+                gateway.start(60.0)
         figures = trial.prove()
         print(f"restarts: {knocker.connected} connected, {knocker.refused} refused; {figures}")
         assert knocker.refused == 0

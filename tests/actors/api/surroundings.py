@@ -30,7 +30,7 @@ from tests.peers import free_port
 
 
 class Owners:
-    """Stands in for processor, submitter and platform: records each command, and answers as it is told.
+    """Stands in for processor, submitter, platform and retriever: records each command, and answers as it is told.
 
     Args:
         bus: bound to the runtime directory of the API.

@@ -92,6 +92,24 @@ def test_garbage_is_unreadable_and_nothing_worse(data: bytes) -> None:
         parse_command(data)
 
 
+@given(st.data())
+def test_a_damaged_command_is_unreadable_or_reads_as_pynetdicom_reads_it(data: st.DataObject) -> None:
+    command = bytearray(raw.store_rq("1.2.345", message_id=77))
+    at = data.draw(st.integers(0, len(command) - 1))
+    command[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    try:
+        found = parse_command(bytes(command))
+    except UnreadableCommandError:
+        return
+    try:
+        expected = decode(BytesIO(bytes(command)), True, True)
+        read = (expected.CommandField, expected.MessageID, expected.CommandDataSetType)
+    except Exception:
+        return  # it refuses more than ours, such as text that is no UID
+    assert (found.field, found.message_id) == read[:2]
+    assert found.has_dataset == (read[2] != 0x0101)
+
+
 @pytest.mark.parametrize(
     ("text", "is_one"),
     [

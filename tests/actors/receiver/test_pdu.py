@@ -129,6 +129,45 @@ def test_garbage_ends_in_nothing_but_a_protocol_error(data: bytes) -> None:
         walker_to(Recorder()).feed(memoryview(data))
 
 
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """A stream that was sound once."""
+    stream = bytearray(STREAM)
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(stream)))
+        match draw(st.sampled_from(["byte", "length", "cut", "insert", "remove"])):
+            case "byte":
+                stream[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+            case "length":
+                stream[at : at + 4] = struct.pack(
+                    ">I", draw(st.sampled_from((0, 1, 2, 5, 1000, 0x7FFFFFFF, 0xFFFFFFFF)))
+                )
+            case "cut":
+                del stream[at:]
+            case "insert":
+                stream[at:at] = draw(st.binary(min_size=1, max_size=12))
+            case "remove":
+                del stream[at : at + draw(st.integers(1, 12))]
+    return bytes(stream)
+
+
+@given(damaged(), st.lists(st.integers(0, len(STREAM)), max_size=6))
+def test_a_damaged_stream_ends_in_the_same_way_however_it_comes(stream: bytes, cuts: list[int]) -> None:
+    """Whole or in pieces: told is the same, and what ends it is a protocol error or nothing."""
+
+    def outcome(places: list[int]) -> tuple[list[object], AbortReason | None]:
+        recorder = Recorder()
+        walker = walker_to(recorder)
+        try:
+            for start, stop in itertools.pairwise([0, *places, len(stream)]):
+                walker.feed(memoryview(bytearray(stream[start:stop])))
+        except ProtocolError as error:
+            return recorder.told, error.reason
+        return recorder.told, None
+
+    assert outcome(sorted(min(cut, len(stream)) for cut in cuts)) == outcome([])
+
+
 def test_short_pdus_read_as_pynetdicom_writes_them() -> None:
     rejection = A_ASSOCIATE_RJ()
     rejection.decode(encode_rejection(Rejection.CALLED_AE_TITLE))
