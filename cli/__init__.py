@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import configuration, entities, jobs, processes, quarantine, trace
+from cli import configuration, entities, exports, jobs, processes, quarantine, trace
 from protocol.errors import AdapterError, UsageError
 
 _WRONG_TO_THE_PARSER = 2  # its exit code for a command line that is wrong; ours is one for all of them
@@ -34,6 +34,8 @@ app.add_typer(entities.create, name="create")
 app.add_typer(entities.listing, name="list")
 app.command("delete")(entities.delete)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(exports.app, name="exports")
+app.command("echo")(exports.echo)
 app.add_typer(quarantine.app, name="quarantine")
 app.command("trace")(trace.trace)
 
@@ -54,7 +56,7 @@ def options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """The gateway between imaging devices and AI: DICOM in, jobs out."""
+    """The gateway between imaging devices and AI: DICOM in, jobs out, results back."""
     # The variables are the documented second place to name both, so the commands look there anyway.
     if url:
         os.environ["DICOM_ADAPTER_URL"] = url

@@ -1,13 +1,14 @@
 """`create`, `list` and `delete` of what is configured: AE titles, sources, destinations, pipelines."""
 
 import shlex
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from cli.api import DEFAULT_URL, Url, call
-from cli.output import Json, print_json, print_table
+from cli.output import Json, print_json, print_table, printable
 from protocol.errors import UsageError
 
 create = typer.Typer(no_args_is_help=True, help="Create an AE title, a source, a destination, or a pipeline.")
@@ -117,7 +118,7 @@ def create_pipeline(
     ],
     exports: Annotated[
         list[str] | None,
-        typer.Option("--export", metavar="DEST", help="Destination's name or dicomweb:URL; repeat for several."),
+        typer.Option("--export", metavar="DEST", help="Destination's name or dicomweb:URL; repeatable."),
     ] = None,
     user: Annotated[str, typer.Option(help="Account that runs it; by default the service's own.")] = "",
     timeout: Annotated[int | None, typer.Option(help="Seconds that a run may take.", min=1)] = None,
@@ -127,7 +128,9 @@ def create_pipeline(
     """Register a command with the embedded platform; prints the pipeline's ID as the last word.
 
     `{input}` and `{output}` become the directories of a run wherever they stand in an argument; they are also in the
-    environment as INPUT_DIR and OUTPUT_DIR, beside JOB_ID.
+    environment as INPUT_DIR and OUTPUT_DIR, beside JOB_ID. DICOM files in the output directory are sent to each
+    `--export`; credentials of a DICOMweb service stand in its URL: `USER:PASSWORD@` (Basic) or `:TOKEN@` (Bearer)
+    before the host.
 
     Example: `dicom-adapter create pipeline -n covid --export MYPACS -- /opt/covid/run.sh {input} {output}`
     """
@@ -139,6 +142,20 @@ def create_pipeline(
         **({} if timeout is None else {"timeoutSeconds": timeout}),
     }
     _create(url, Kind.PIPELINE, entity, json)
+    _warn_of_unknown(url, exports or [])
+
+
+def _warn_of_unknown(url: str, exports: list[str]) -> None:
+    """A destination may be made later, but a name that is misspelt had better be seen now."""
+    names = [name for name in exports if "://" not in name]
+    known = {each["name"].casefold() for each in call(url, "GET", "config", Kind.DEST.path)} if names else set()
+    for name in names:
+        if name.casefold() not in known:
+            print(
+                f"dicom-adapter: there is no destination {printable(name)} yet: exports to it fail until it is created "
+                "(dicom-adapter create dest)",
+                file=sys.stderr,
+            )
 
 
 def _create(url: str, kind: Kind, entity: dict[str, Any], json: bool) -> None:

@@ -21,6 +21,9 @@ _SENTENCES = {
     "FirstInstanceRetrieved": "inference request {transactionId}: first instance retrieved",
     "LastInstanceRetrieved": "inference request {transactionId}: last of {instances} instances retrieved",
     "RunStarted": "job {jobName}: pipeline started",
+    "ExportTaskCreated": "job {jobName}: export of {files} files to {destination} ({agent})",
+    "DeliveriesMade": "job {jobName}: {delivered} files delivered to {destination}",
+    "ExportTaskEnded": "job {jobName}: export to {destination}, {state}; {delivered} delivered, {failed} failed",
     "RunEnded": "job {jobName}: pipeline ended, {state}, exit code {exitCode}",
 }
 
@@ -49,6 +52,10 @@ def trace(
         ((*_when(event["time"], start), _sentence(event)) for event in events),
         "nothing has happened to it yet",
     )
+    for task in journey["exports"]:
+        last = f"; {task['lastError']}" if task["lastError"] else ""
+        told = f"{task['state']}, {task['delivered']} of {task['files']} files delivered"
+        print(f"\nexport to {task['destination'] or task['agent']} ({task['taskId']}): {told}{last}")
     for job in journey["jobs"]:
         last = f"; {job['lastError']}" if job["lastError"] else ""
         print(f"\njob {job['jobName']} ({job['jobId']}): {job['state']}, {job['platformState'] or 'not started'}{last}")

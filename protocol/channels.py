@@ -9,7 +9,7 @@ from protocol import messages
 from protocol.config import Settings
 
 # The kinds of actors in flow order; a stop goes down this list.
-KINDS = ("receiver", "extractor", "processor", "submitter", "platform", "retriever", "guardian", "api")
+KINDS = ("receiver", "extractor", "processor", "submitter", "platform", "retriever", "exporter", "guardian", "api")
 
 
 def actors_of(kind: str, settings: Settings) -> tuple[str, ...]:
@@ -101,6 +101,20 @@ RETRIEVER_COMMANDS = Channel(
     senders=("api",),
     accepts=messages.RetrieverCommand,
 )
+RESULTS = Channel(
+    name="results",
+    pattern=Pattern.PIPELINE,
+    binder="exporter",
+    senders=("platform",),
+    accepts=messages.ToExporter,
+)
+EXPORTER_COMMANDS = Channel(
+    name="exporter-commands",
+    pattern=Pattern.COMMAND,
+    binder="exporter",
+    senders=("api",),
+    accepts=messages.ExporterCommand,
+)
 
 CHANNELS = (
     INSTANCES,
@@ -110,6 +124,8 @@ CHANNELS = (
     SUBMITTER_COMMANDS,
     PLATFORM_COMMANDS,
     RETRIEVER_COMMANDS,
+    RESULTS,
+    EXPORTER_COMMANDS,
 )
 
 

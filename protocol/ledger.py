@@ -231,7 +231,8 @@ class Submission(Row):
 class Run(Row):
     """A job on the embedded platform. `priority` is lower, normal, higher or immediate.
 
-    `kept_bytes` is what stays in the spool of a run that is over: its output and its log.
+    `kept_bytes` is what stays in the spool of a run that is over: its output and its log. `exports` are its pipeline's
+    when the run was made, in case that the pipeline is deleted before the run ends.
     """
 
     run_id = pw.TextField(primary_key=True)
@@ -241,6 +242,7 @@ class Run(Row):
     pipeline_id = pw.TextField()
     priority = pw.TextField()
     metadata = JsonField(default=dict)
+    exports = JsonField(default=list)
     state = pw.TextField(default=RunState.CREATED, index=True)
     tries = pw.IntegerField(default=0)
     exit_code = pw.IntegerField(null=True)
@@ -255,12 +257,13 @@ class Run(Row):
 class Result(Row):
     """What a run that succeeded left for its pipeline's destinations; committed with the run's end.
 
-    `directory` is absolute; `files` are names below it; `exports` are the pipeline's, as they were then.
+    `directory` is absolute; `files` are names below it; `exports` are the pipeline's, as they were then (see
+    `protocol.exports`). The row is deleted with the files, when every destination has them.
     """
 
     run_id = pw.TextField(primary_key=True)
-    job_id = pw.TextField()
-    payload_id = pw.TextField()
+    job_id = pw.TextField(index=True)
+    payload_id = pw.TextField(index=True)
     pipeline_id = pw.TextField()
     directory = pw.TextField()
     files = JsonField()
@@ -276,17 +279,25 @@ class ExportTask(Row):
 
     `task_id` is a UUID; `origin` is the results service that it came from, `embedded` or `clara`; `agent`,
     `parameters` and `uris` are as in the Results Service; `retries` counts failures that were reported with a retry.
+    `transport` is scu or dicomweb, or empty when an agent that is no part of this system takes it. `destination` is for
+    people, and without passwords; `files` counts `uris`. `report` is what that service has still
+    to be told (success, failure, retry, or nothing). `unreachable`: it failed since its destination did not answer.
     """
 
     task_id = pw.TextField(primary_key=True)
     origin = pw.TextField()
     job_id = pw.TextField(index=True)
-    payload_id = pw.TextField()
+    payload_id = pw.TextField(index=True)
     pipeline_id = pw.TextField()
     agent = pw.TextField()
+    transport = pw.TextField(default="")
     parameters = pw.TextField()
+    destination = pw.TextField(default="")
     uris = JsonField()
+    files = pw.IntegerField()
     state = pw.TextField(default=TaskState.PENDING, index=True)
+    report = pw.TextField(default="", index=True)
+    unreachable = pw.BooleanField(default=False)
     retries = pw.IntegerField(default=0)
     next_try_ns = pw.BigIntegerField(default=0)
     last_error = pw.TextField(default="")
@@ -302,7 +313,7 @@ class Delivery(Row):
     destination = pw.TextField()
     uri = pw.TextField()
     sop_instance_uid = pw.TextField(default="")
-    state = pw.TextField(default=DeliveryState.PENDING)
+    state = pw.TextField(default=DeliveryState.PENDING, index=True)
     tries = pw.IntegerField(default=0)
     last_error = pw.TextField(default="")
     updated_ns = pw.BigIntegerField()

@@ -202,6 +202,15 @@ class CancelRun(Message, frozen=True, kw_only=True):
     run_id: str
 
 
+# Embedded platform → exporter.
+
+
+class ResultsRegistered(Message, frozen=True, kw_only=True):
+    """Runs succeeded, and what they left stands in the ledger."""
+
+    run_ids: tuple[str, ...]
+
+
 # API → owners: commands.
 
 
@@ -270,6 +279,70 @@ class DiscardJobs(Message, frozen=True, kw_only=True):
     pipeline_id: str = ""
     since_ns: int = 0
     until_ns: int = 0
+
+
+class RegisterTask(Message, frozen=True, kw_only=True):
+    """Make an export task, or find the one that has this ID already. Fields as in `protocol.ledger.ExportTask`."""
+
+    task_id: str
+    job_id: str
+    payload_id: str
+    pipeline_id: str
+    agent: str
+    parameters: str
+    uris: tuple[str, ...]
+
+
+class TakeTasks(Message, frozen=True, kw_only=True):
+    """Give pending tasks to an agent that is no part of this system; answered `TasksTaken`."""
+
+    agent: str
+    size: int
+
+
+class TasksTaken(Message, frozen=True, kw_only=True):
+    """Answer: these are the asking agent's for a while."""
+
+    task_ids: tuple[str, ...]
+
+
+class FinishTask(Message, frozen=True, kw_only=True):
+    """From an agent that is no part of this system: how a task ended."""
+
+    task_id: str
+    succeeded: bool
+    retry_later: bool = False
+
+
+class RetryTasks(Message, frozen=True, kw_only=True):
+    """Try export tasks again that failed, or wait for their next try. An empty field does not restrict."""
+
+    task_ids: tuple[str, ...] = ()
+    destination: str = ""
+
+
+class CancelTasks(Message, frozen=True, kw_only=True):
+    """Give export tasks up that are not over, or failed; a person decided. Fields as in `RetryTasks`."""
+
+    task_ids: tuple[str, ...] = ()
+    destination: str = ""
+
+
+class ProbeDestination(Message, frozen=True, kw_only=True):
+    """Ask a destination whether it is there; answered `DestinationAnswered`, or `Refused` with what was wrong.
+
+    Args:
+        destination: its name, or the URL of a DICOMweb service.
+    """
+
+    destination: str
+
+
+class DestinationAnswered(Message, frozen=True, kw_only=True):
+    """Answer: what it said, for people."""
+
+    text: str
+    seconds: float
 
 
 # Answers.
@@ -386,7 +459,9 @@ ToSubmitter = JobsCreated | PayloadsRetrieved
 SubmitterCommand = RetryJobs | DiscardJobs | CreateJob | CancelJob
 RetrieverCommand = AcceptRequest
 PlatformCommand = CreateRun | FindRun | AddRunMetadata | StartRun | CancelRun | PipelinesChanged
-Answer = Done | Refused | RunCreated | JobCreated | RequestAccepted | RequestDiffers
+ToExporter = ResultsRegistered
+ExporterCommand = RegisterTask | TakeTasks | FinishTask | RetryTasks | CancelTasks | ProbeDestination
+Answer = Done | Refused | RunCreated | JobCreated | RequestAccepted | RequestDiffers | TasksTaken | DestinationAnswered
 FromActor = Ready | Heartbeat | Draining
 ToActor = Drain | SettingsChanged
 ControlRequest = GetStatus | RestartActors

@@ -35,7 +35,8 @@ _RECEIVERS_SHARE = 0.4
 _RESTARTED_BY: tuple[tuple[Callable[[Settings], object], tuple[str, ...]], ...] = (
     (lambda settings: (settings.storage, settings.database), KINDS),
     (lambda settings: settings.dicom.scp, ("receiver", "processor")),
-    (lambda settings: settings.services.platform, ("extractor", "submitter", "platform")),
+    (lambda settings: settings.services.platform, ("extractor", "submitter", "platform", "exporter")),
+    (lambda settings: (settings.dicom.scu, settings.services.results_service_endpoint), ("exporter",)),
     (lambda settings: (settings.api, settings.allowed_hosts), ("api",)),
 )
 

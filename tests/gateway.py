@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -254,9 +254,15 @@ class Gateway:
         """Create a source."""
         self._post("sourceaetitle", {"aeTitle": ae_title, "hostIp": host})
 
-    def add_pipeline(self, name: str, command: list[str], *, timeout: int = 60, user: str = "") -> str:
+    def add_destination(self, name: str, port: int, ae_title: str = "STORESCP") -> None:
+        """Create a destination on this machine."""
+        self._post("destinationaetitle", {"name": name, "aeTitle": ae_title, "hostIp": "127.0.0.1", "port": port})
+
+    def add_pipeline(
+        self, name: str, command: list[str], *, timeout: int = 60, user: str = "", exports: Sequence[str] = ()
+    ) -> str:
         """Register a command with the embedded platform; returns the pipeline's ID."""
-        entity = {"name": name, "command": command, "timeoutSeconds": timeout, "user": user}
+        entity = {"name": name, "command": command, "timeoutSeconds": timeout, "user": user, "exports": [*exports]}
         return str(self._post("pipeline", entity)["pipelineId"])
 
     def _post(self, kind: str, entity: Mapping[str, object]) -> dict[str, Any]:
@@ -272,6 +278,12 @@ class Gateway:
         answer = self.rest.get("/api/jobs", params={"limit": 500})
         answer.raise_for_status()
         return [job for job in answer.json() if all(job[key] == value for key, value in where.items())]
+
+    def exports(self) -> list[dict[str, Any]]:
+        """Export tasks as the API lists them, the newest first."""
+        answer = self.rest.get("/api/exports")
+        answer.raise_for_status()
+        return list(answer.json())
 
     def wait_for(self, condition: Callable[[], Any], timeout: float, what: str) -> Any:
         """The first true value of a condition; when it stays false, the failure shows the end of the log."""

@@ -28,7 +28,7 @@ SIZE_BYTES = 64 * MIB
 RESERVED_BYTES = 16 * MIB  # by the default watermark of 75 %
 NO_SPACE = "Refused: OutOfResources"
 TIMEOUT_SECONDS = 5
-ACTOR_KINDS = 8
+ACTOR_KINDS = 9
 
 # Says that it runs, waits to be let go, and tells what it was given.
 PIPELINE = """\

@@ -23,7 +23,17 @@ def test_all_actors_run_within_8_seconds_and_sigterm_ends_them(new_gateway: NewG
     gateway.start()
     assert time.monotonic() - started < 8.0
     kinds = {actor.kind for actor in gateway.status().actors}
-    assert kinds == {"receiver", "extractor", "processor", "submitter", "platform", "retriever", "guardian", "api"}
+    assert kinds == {
+        "receiver",
+        "extractor",
+        "processor",
+        "submitter",
+        "platform",
+        "retriever",
+        "exporter",
+        "guardian",
+        "api",
+    }
 
     stopped = time.monotonic()
     assert gateway.stop() == 0

@@ -14,6 +14,7 @@ from actors.api.paths import AnyCase, Template, decode_keys
 from actors.api.problems import answer_with_problem
 from actors.api.routes.ae_titles import ClaraAeTitleController
 from actors.api.routes.destinations import DestinationController
+from actors.api.routes.exports import ExportController
 from actors.api.routes.health import live, metrics, status
 from actors.api.routes.inference import InferenceController
 from actors.api.routes.jobs import JobController
@@ -22,6 +23,7 @@ from actors.api.routes.pipelines import PipelineController
 from actors.api.routes.quarantine import QuarantineController
 from actors.api.routes.sources import SourceController
 from actors.api.routes.storage import storage
+from actors.api.routes.tasks import TaskController
 from actors.api.routes.trace import trace
 from actors.api.security import MAX_BODY_BYTES, Gate
 from protocol.logs import Repeats
@@ -51,6 +53,8 @@ def application(gateway: Gateway, refused: Repeats) -> ASGIApp:
         PipelineController,
         InferenceController,
         JobController,
+        ExportController,
+        TaskController,
         QuarantineController,
         storage,
         trace,

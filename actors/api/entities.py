@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from protocol import ledger
+from protocol import exports, ledger
 
 
 class Entity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -101,7 +101,7 @@ class Pipeline(Entity, frozen=True, kw_only=True):
             pipeline_id=row.pipeline_id,
             name=row.name,
             command=tuple(row.command),
-            exports=tuple(row.exports),
+            exports=tuple(map(exports.shown, row.exports)),
             user=row.user,
             timeout_seconds=row.timeout_seconds,
         )

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from actors.api.access import AccessWriter
 from actors.api.ae_titles import AeTitles
 from actors.api.book import Book
+from actors.api.exports import Exports
 from actors.api.inference import Inference
 from actors.api.jobs import Jobs
 from actors.api.journey import Trace
@@ -18,11 +19,13 @@ from actors.api.processors import Processors
 from actors.api.quarantine import Quarantine
 from actors.api.remotes import Destinations, Sources
 from actors.api.storage import Storage
+from actors.api.tasks import Tasks
 from protocol import channels, messages
 from protocol.board import Board
 from protocol.bus import Bus
 from protocol.config import Settings
 from protocol.spool import Spool
+from protocol.vault import Vault
 
 if typing.TYPE_CHECKING:
     from actors.api.metrics import Metrics
@@ -61,9 +64,11 @@ class Gateway:
         self.ae_titles = AeTitles(book, lock, self.access.write, tell_processor, processors=processors)
         self.sources = Sources(book, lock, self.access.write)
         self.destinations = Destinations(book, lock)
-        self.pipelines = Pipelines(book, lock, tell=tell_platform)
         self.inference = Inference(book, owners)
+        self.pipelines = Pipelines(book, lock, tell=tell_platform, vault=functools.cache(lambda: Vault(spool.root)))
         self.jobs = Jobs(book, owners)
+        self.exports = Exports(book, owners)
+        self.tasks = Tasks(book, owners)
         self.quarantine = Quarantine(book, owners)
         self.storage = Storage(book, board)
         self.trace = Trace(book)

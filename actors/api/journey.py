@@ -13,11 +13,14 @@ from msgspec import Meta
 
 from actors.api.book import Book
 from actors.api.entities import Entity
+from actors.api.exports import ExportSummary, count_deliveries, of_jobs, summary
 from actors.api.jobs import Step, steps_of
 from protocol.clock import iso
 from protocol.errors import NotFoundError
 from protocol.ledger import (
     PAGE_ROWS,
+    Delivery,
+    ExportTask,
     Group,
     InferenceRequest,
     Instance,
@@ -30,7 +33,7 @@ from protocol.ledger import (
     tuples,
 )
 from protocol.spool import association_of
-from protocol.states import InstanceState
+from protocol.states import DeliveryState, InstanceState, TaskState
 
 
 class Event(Entity, frozen=True, kw_only=True):
@@ -106,6 +109,7 @@ class Journey(Entity, frozen=True, kw_only=True):
     groups: tuple[JourneyGroup, ...]
     retrievals: tuple[JourneyRetrieval, ...]
     jobs: tuple[JourneyJob, ...]
+    exports: tuple[ExportSummary, ...]
     events: tuple[Event, ...]
 
 
@@ -135,6 +139,10 @@ class Trace:
             jobs += list(_of_keys(Job, Job.job_id, [each.job_id for each in retrievals]))
             job_ids = [job.job_id for job in jobs]
             submissions = {row.job_id: row for row in _of_keys(Submission, Submission.job_id, job_ids)}
+            tasks = [task for page in _portions(job_ids) for task in of_jobs(page)]
+            deliveries = _deliveries([task.task_id for task in tasks])
+            counted = [count_deliveries(page) for page in _portions(list(deliveries))]
+            tallies = {task_id: each for page in counted for task_id, each in page.items()}
             runs = {row.job_id: row for row in _of_keys(Run, Run.job_id, job_ids)}
         events = [*tally.events()]
         for group in groups:
@@ -143,6 +151,10 @@ class Trace:
             events += _retrieval_events(each)
         for job in jobs:
             events += _job_events(job, submissions.get(job.job_id), runs.get(job.job_id))
+        names = {job.job_id: job.name for job in jobs}
+        exports = [summary(task, tallies.get(task.task_id)) for task in tasks]
+        for task, export in zip(tasks, exports, strict=True):
+            events += _task_events(task, export, names[task.job_id], deliveries[task.task_id])
         events.sort(key=lambda event: event[0])
         return Journey(
             study_instance_uid=study_uid,
@@ -156,6 +168,7 @@ class Trace:
                 _job(row, submissions.get(row.job_id), runs.get(row.job_id))
                 for row in sorted(jobs, key=lambda row: (row.created_ns, row.job_id))
             ),
+            exports=tuple(exports),
             events=tuple(Event(time=iso(at), event=name, fields=fields) for at, name, fields in events),
         )
 
@@ -312,6 +325,37 @@ def _job_events(job: Job, submission: Submission | None, run: Run | None) -> Ite
         yield run.started_ns, "RunStarted", {**told, "runId": run.run_id}
     if run is not None and run.ended_ns is not None:
         yield run.ended_ns, "RunEnded", {**told, "runId": run.run_id, "state": run.state, "exitCode": run.exit_code}
+
+
+_Made = tuple[str, int, int]  # to which destination, how many, when the last of them
+
+
+def _deliveries(task_ids: Sequence[str]) -> dict[str, list[_Made]]:
+    """What was delivered of each task."""
+    made: dict[str, list[_Made]] = {task_id: [] for task_id in task_ids}
+    columns = Delivery.task_id, Delivery.destination
+    for page in _portions(task_ids):
+        query = Delivery.select(*columns, pw.fn.COUNT(Delivery.delivery_id), pw.fn.MAX(Delivery.updated_ns)).where(
+            Delivery.task_id.in_(page) & (Delivery.state == DeliveryState.DELIVERED)
+        )
+        for task_id, destination, count, last_ns in tuples(query.group_by(*columns)):
+            made[task_id].append((destination, count, last_ns))
+    return made
+
+
+def _portions(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + PAGE_ROWS] for start in range(0, len(keys), PAGE_ROWS))
+
+
+def _task_events(row: ExportTask, export: ExportSummary, job_name: str, made: Iterable[_Made]) -> Iterable[_Happened]:
+    told: dict[str, str | int | None] = {"jobId": row.job_id, "jobName": job_name, "taskId": row.task_id}
+    told |= {"agent": row.agent, "destination": row.destination}
+    yield row.created_ns, "ExportTaskCreated", {**told, "files": row.files}
+    for destination, delivered, last_ns in made:
+        yield last_ns, "DeliveriesMade", {**told, "destination": destination, "delivered": delivered}
+    if row.state not in (TaskState.PENDING, TaskState.IN_PROGRESS):
+        counted = {"delivered": export.delivered, "failed": export.failed}
+        yield row.updated_ns, "ExportTaskEnded", {**told, "state": row.state, **counted}
 
 
 def _group(row: Group, of_study: int) -> JourneyGroup:

@@ -13,9 +13,9 @@ from actors.api.book import Book
 from actors.api.quarantine import quarantined
 from protocol.board import Board
 from protocol.errors import LedgerError
-from protocol.ledger import Group, InferenceRequest, Instance, Job, Run, Submission
+from protocol.ledger import Delivery, ExportTask, Group, InferenceRequest, Instance, Job, Run, Submission
 from protocol.logs import EventLogger
-from protocol.states import GroupState, JobState, RequestState, RunState
+from protocol.states import DeliveryState, GroupState, JobState, RequestState, RunState, TaskState
 
 
 class Metrics(Collector):
@@ -66,12 +66,16 @@ class Metrics(Collector):
             jobs[JobState.QUEUED] = jobs.get(JobState.QUEUED, 0) + max(0, waiting)
             runs = _counts(Run)
             requests = _counts(InferenceRequest)
+            tasks = _counts(ExportTask)
+            deliveries = _counts(Delivery)
             held = Instance.select().where(*quarantined()).count()
             open_groups = Group.select().where(Group.state == GroupState.OPEN).count()
         return [
             _by_state("jobs", "Jobs by state.", {state: jobs.get(state, 0) for state in JobState}),
             _by_state("requests", "Inference requests by state.", {s: requests.get(s, 0) for s in RequestState}),
             _by_state("runs", "Runs of the embedded platform by state.", {s: runs.get(s, 0) for s in RunState}),
+            _by_state("export_tasks", "Export tasks by state.", {s: tasks.get(s, 0) for s in TaskState}),
+            _by_state("deliveries", "Files on their way, by state.", {s: deliveries.get(s, 0) for s in DeliveryState}),
             _gauge("quarantined_instances", "Instances that wait for a person's decision.", held),
             _gauge("open_groups", "Groups that take more instances.", open_groups),
         ]

@@ -1,4 +1,4 @@
-"""Commands to the owners of what the API may not change itself: processor, submitter, platform, retriever."""
+"""Commands to the owners of what the API may not change itself: processor, submitter, platform, exporter, retriever."""
 
 from protocol import messages
 from protocol.bus import Bus

@@ -3,25 +3,38 @@
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+
+import msgspec
 
 from actors.api import validation
 from actors.api.entities import Pipeline
 from actors.api.registry import Registry, kept_key
 from actors.api.validation import Body
-from protocol import ledger
+from protocol import exports, ledger
 from protocol.config import kinds
 from protocol.config.kinds import Kind, Refused, as_text
+from protocol.vault import Vault
 
+_LONGEST_EXPORT, _LONGEST_NAME = 4096, 64
+_ALLOWED = "a destination's name, or dicomweb: and the absolute URL of a DICOMweb service"
 _LONGEST_ARGUMENTS = 100_000  # of the kernel's 128 KiB for one argument, and 2 MiB for all with the environment
-_DICOMWEB = "dicomweb:"
 
 
 class Pipelines(Registry[Pipeline]):
-    """The table of pipelines, by the ID that this system makes, else by name."""
+    """The table of pipelines, by the ID that this system makes, else by name.
+
+    Args:
+        vault: seals the credentials of DICOMweb services; opened when it is needed first.
+        further: as of `Registry`.
+    """
 
     noun = "pipeline"
+
+    def __init__(self, *further: Any, vault: Callable[[], Vault], **named: Any) -> None:
+        super().__init__(*further, **named)
+        self._vault = vault
 
     def query(self) -> tuple[Any, Any]:
         """All rows."""
@@ -56,10 +69,46 @@ class Pipelines(Registry[Pipeline]):
             or str(uuid.uuid4()),
             name=name,
             command=command,
-            exports=tuple(dict.fromkeys(body.texts("exports", _export()))),
+            exports=self._exports(body, old),
             user=body.read("user", _user(), ""),
             timeout_seconds=body.read("timeoutSeconds", kinds.whole(1), 3600),
         )
+
+    def create(self, data: bytes) -> Pipeline:
+        """As of every resource; the answer tells no credentials."""
+        return _shown(super().create(data))
+
+    def replace(self, key: str, data: bytes) -> Pipeline:
+        """As of every resource; credentials that come back as they were shown stay as they are."""
+        return _shown(super().replace(key, data))
+
+    def _exports(self, body: Body, old: Pipeline | None) -> tuple[str, ...]:
+        """Destinations as the ledger keeps them, each once."""
+        kept = {} if old is None else {exports.shown(each): each for each in self._found(old.pipeline_id).exports}
+        found: dict[str, str] = {}
+        for place, written in enumerate(body.texts("exports", validation.text(_LONGEST_EXPORT, "an export"))):
+            if not exports.is_dicomweb(written):
+                if len(written) > _LONGEST_NAME or "://" in written or "," in written:
+                    body.errors.append(f"exports[{place}] is no destination's name: {_ALLOWED}")
+                found.setdefault(written.casefold(), written)
+            elif f"://{exports.MASK}@" in written:
+                same = kept.get(exports.DICOMWEB + written[len(exports.DICOMWEB) :].rstrip("/"))
+                if same is None:
+                    body.errors.append(f"exports[{place}] holds credentials as they are shown: write them anew")
+                else:
+                    found[exports.url_of(same)] = same
+            elif written:
+                try:
+                    service = exports.read_dicomweb(written)
+                except ValueError as error:
+                    # It may hold a password, so it is not repeated.
+                    body.errors.append(f"exports[{place}] {error}: {_ALLOWED}")
+                else:
+                    sealed = service.auth_type != "None"
+                    found[service.url] = (
+                        exports.seal(service, self._vault()) if sealed else f"{exports.DICOMWEB}{service.url}"
+                    )
+        return tuple(found.values())
 
     def taken(self, wanted: Pipeline, others: list[Any]) -> list[str]:
         """Names are unique."""
@@ -87,21 +136,8 @@ def _columns(wanted: Pipeline) -> dict[str, object]:
     }
 
 
-def _export() -> Kind:
-    """The kind of what results go to: a destination's name, or a DICOMweb service."""
-
-    def parse(value: object) -> str:
-        found = as_text(value)
-        if found.lower().startswith(_DICOMWEB):
-            url = found[len(_DICOMWEB) :]
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-                raise Refused("has no absolute URL")
-            return _DICOMWEB + url
-        if len(found) > 64:
-            raise Refused("is too long")
-        return found
-
-    return Kind("a destination's name, or dicomweb: and the URL of a DICOMweb service", parse)
+def _shown(pipeline: Pipeline) -> Pipeline:
+    return msgspec.structs.replace(pipeline, exports=tuple(map(exports.shown, pipeline.exports)))
 
 
 def _user() -> Kind:

@@ -261,6 +261,18 @@ class Attempt:
         """Bring the output to stable storage."""
         sync_tree(self.output)
 
+    def output_files(self) -> tuple[str, ...]:
+        """Names of the files that the command has made, below the output directory, in a lasting order."""
+        found = []
+        for directory, below, names in os.walk(self.output):
+            below.sort()
+            for name in sorted(names):
+                path = os.path.join(directory, name)
+                # A name that is no UTF-8 can stand in no table, nor in a message.
+                if stat.S_ISREG(os.lstat(path).st_mode) and _is_text(path):
+                    found.append(os.path.relpath(path, self.output))
+        return tuple(found)
+
     def clean(self) -> None:
         """The run is over: remove all but this try's output, log and result."""
         for directory in (self.input, self._tmp):
@@ -290,6 +302,14 @@ class Attempt:
             "INPUT_DIR": str(self.input),
             "OUTPUT_DIR": str(self.output),
         }
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _allocate(path: Path, count: int) -> None:

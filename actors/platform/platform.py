@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from actors.actor import Actor
 from actors.platform.accounts import account_of
 from actors.platform.attempt import Attempt, Limits, Shim, lost_tries
+from actors.platform.freeing import Freeing
 from actors.platform.inputs import Inputs
 from actors.platform.leftovers import remove_tree
 from actors.platform.repeating import OUT_OF, repeatable
@@ -21,6 +22,7 @@ from actors.platform.usage import Usage
 from actors.platform.verdict import Verdict, conclude
 from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
+from protocol.channels import RESULTS
 from protocol.errors import RefusedError
 from protocol.ledger import Ledger, Pipeline, Run
 from protocol.priority import queue_rank
@@ -65,6 +67,7 @@ class Platform(Actor):
         spool.create()
         self._runs = Runs(self._ledger, self.availability, spool)
         self._usage = Usage(self.board.set_platform_bytes, self._runs.kept_bytes())
+        self._results = self.bus.sender(RESULTS)
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="run")
         self._input_maker = Inputs()
         self._waiting: list[tuple[int, str]] = []  # a heap of rank and run ID
@@ -77,6 +80,7 @@ class Platform(Actor):
             self._enqueue(row)
         if self.settings.storage.quota_bytes is not None:
             self.after(_LOOK_SECONDS, self._look_at_written)
+        self._freeing = Freeing(self, self._runs, self._usage.freed, self.availability)
         self._start_waiting()
 
     def after_turn(self) -> None:
@@ -152,7 +156,7 @@ class Platform(Actor):
         if active is None:
             self._runs.move(run, RunState.CANCELED, ended_ns=time.time_ns())
             home = self._runs.home(run.payload_id)
-            self._in_thread(lambda: remove_tree(home))
+            self.in_thread(lambda: remove_tree(home))
         elif active.shim is None:
             return messages.Refused(reason="the run is just starting, or ending: try again", transient=True)
         else:
@@ -195,9 +199,9 @@ class Platform(Actor):
         if pipeline is None:
             self._conclude(active, f"the pipeline {run.pipeline_id} is not registered any more: register it again")
         else:
-            self._in_thread(lambda: self._launch(active, pipeline))
+            self.in_thread(lambda: self._launch(active, pipeline))
 
-    def _surely(self, work: Callable[[], None]) -> None:
+    def surely(self, work: Callable[[], None]) -> None:
         """Do something that begins with a commit: again and again, while the ledger does not answer."""
         try:
             if not self.availability.paused:
@@ -205,7 +209,7 @@ class Platform(Actor):
                 return
         except LEDGER_AWAY as error:
             self.availability.failed(error)
-        self.at(self.availability.retry_at, lambda: self._surely(work))
+        self.at(self.availability.retry_at, lambda: self.surely(work))
 
     # In a thread.
 
@@ -242,9 +246,9 @@ class Platform(Actor):
             reason = error.strerror
             self.post(lambda: self._conclude_later(active, refused, reason))
             return
-        self.post(lambda: self._surely(lambda: self._concluded(active, verdict)))
+        self.post(lambda: self.surely(lambda: self._concluded(active, verdict)))
 
-    def _in_thread(self, work: Callable[[], None]) -> None:
+    def in_thread(self, work: Callable[[], None]) -> None:
         """Run something in a thread; what it did not foresee is raised in the main loop."""
 
         def guarded() -> None:
@@ -289,7 +293,7 @@ class Platform(Actor):
             again_seconds=_AGAIN_SECONDS,
             remedy="free space on the storage, or raise the process's limits",
         )
-        self._surely(lambda: self._put_back(active))
+        self.surely(lambda: self._put_back(active))
 
     def _put_back(self, active: ActiveRun) -> None:
         self._runs.move(active.row, RunState.PENDING)
@@ -304,7 +308,7 @@ class Platform(Actor):
         self._enqueue(run)
 
     def _conclude(self, active: ActiveRun, refused: str = "") -> None:
-        self._in_thread(lambda: self._judge(active, refused))
+        self.in_thread(lambda: self._judge(active, refused))
 
     def _conclude_later(self, active: ActiveRun, refused: str, reason: str | None) -> None:
         """A run's end is told when its result is durable and its try is cleaned up, which takes what is short now."""
@@ -316,8 +320,14 @@ class Platform(Actor):
     def _concluded(self, active: ActiveRun, verdict: Verdict) -> None:
         """Commit what became of a try; everything else of it has been seen to."""
         row = active.row
-        self._runs.move(row, verdict.state, **verdict.columns())
+        if verdict.state is RunState.SUCCEEDED:
+            self._runs.succeed(row, verdict.files, **verdict.columns())
+        else:
+            self._runs.move(row, verdict.state, **verdict.columns())
         killpoints.reach("platform.run-ended")
+        if verdict.files:
+            self._results.send(messages.ResultsRegistered(run_ids=(row.run_id,)))
+            killpoints.reach("platform.results-announced")
         del self._active[row.run_id]
         self._usage.ended(row.run_id, verdict.kept_bytes)
         write = self.log.info if verdict.state is not RunState.FAILED else self.log.warning
@@ -375,7 +385,7 @@ class Platform(Actor):
             pause = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
             self.post(lambda: self._note_written(written, pause))
 
-        self._in_thread(look)
+        self.in_thread(look)
 
     def _note_written(self, written: dict[str, int], pause: float) -> None:
         for run_id, count in written.items():

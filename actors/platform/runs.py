@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from actors.platform.leftovers import remove_tree
 from protocol import killpoints, messages
 from protocol.availability import Availability
 from protocol.errors import RefusedError
-from protocol.ledger import PAGE_ROWS, Ledger, Run, pages, tuples
+from protocol.ledger import PAGE_ROWS, Ledger, Pipeline, Result, Run, pages, tuples
 from protocol.spool import DIRECTORY_MODE, Spool, sync_directory
 from protocol.states import RunState, advance
 
@@ -68,6 +68,7 @@ class Runs:
             directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
             sync_directory(directory.parent)
         killpoints.reach("platform.directories-made")
+        pipeline = Pipeline.get_or_none(Pipeline.pipeline_id == command.pipeline_id)
         with self._commit():
             run: Run = Run.create(
                 run_id=run_id,
@@ -77,6 +78,7 @@ class Runs:
                 pipeline_id=command.pipeline_id,
                 priority=command.priority,
                 metadata=command.metadata,
+                exports=pipeline.exports if pipeline is not None else [],
                 created_ns=time.time_ns(),
             )
         killpoints.reach("platform.run-created")
@@ -93,6 +95,30 @@ class Runs:
         with self._commit():
             Run.update(state=following, **columns).where(Run.run_id == run.run_id).execute()
         run.state = following
+
+    def succeed(self, run: Run, files: Sequence[str], **columns: Any) -> None:
+        """Commit that a run succeeded, and what it left for its pipeline's destinations, in one transaction."""
+        following = advance(RunState(run.state), RunState.SUCCEEDED)
+        pipeline = Pipeline.get_or_none(Pipeline.pipeline_id == run.pipeline_id)
+        with self._commit():
+            Run.update(state=following, **columns).where(Run.run_id == run.run_id).execute()
+            Result.create(
+                run_id=run.run_id,
+                job_id=run.job_id,
+                payload_id=run.payload_id,
+                pipeline_id=run.pipeline_id,
+                directory=str(self.attempt(run).output),
+                files=list(files),
+                exports=pipeline.exports if pipeline is not None else run.exports,
+                created_ns=time.time_ns(),
+            )
+        run.state = following
+
+    def forget_result(self, run_id: str) -> None:
+        """What a run has left is deleted."""
+        with self._commit():
+            Run.update(kept_bytes=0).where(Run.run_id == run_id).execute()
+            Result.delete().where(Result.run_id == run_id).execute()
 
     def describe(self, run: Run) -> messages.RunCreated:
         """What the submitter is told of a run."""

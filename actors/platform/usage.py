@@ -47,6 +47,11 @@ class Usage:
         self._kept_bytes += kept_bytes
         self._tell()
 
+    def freed(self, kept_bytes: int) -> None:
+        """What a run had left is deleted."""
+        self._kept_bytes -= kept_bytes
+        self._tell()
+
     def _tell(self) -> None:
         self._publish(self._kept_bytes + sum(self._copied.values()) + sum(self._written.values()))
 

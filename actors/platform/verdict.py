@@ -26,6 +26,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         left_behind: processes that had to be ended.
         problems: what could not be cleaned up.
         kept_bytes: what stays of the try.
+        files: what it has made, as names below its output directory.
     """
 
     state: RunState
@@ -37,6 +38,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     left_behind: int = 0
     problems: tuple[str, ...] = ()
     kept_bytes: int = 0
+    files: tuple[str, ...] = ()
 
     def columns(self) -> dict[str, Any]:
         """For the run's row."""
@@ -66,9 +68,11 @@ def conclude(attempt: Attempt, refused: str, lost: int) -> Verdict:
     else:
         verdict = _of_result(result, attempt.shown_output())
     problems = []
+    files: tuple[str, ...] = ()
     if verdict.state is RunState.SUCCEEDED:
         try:
             attempt.keep_output()
+            files = attempt.output_files()
         except OSError as error:
             _raise_if_it_may_pass(error)
             reason = f"its output could not be brought to stable storage: {error.strerror}"
@@ -84,7 +88,7 @@ def conclude(attempt: Attempt, refused: str, lost: int) -> Verdict:
         _raise_if_it_may_pass(error)
         problems.append(f"{error.strerror} in {attempt.home}")
     kept = 0 if verdict.state is RunState.PENDING else attempt.kept_bytes()
-    return msgspec.structs.replace(verdict, problems=tuple(problems), kept_bytes=kept)
+    return msgspec.structs.replace(verdict, problems=tuple(problems), kept_bytes=kept, files=files)
 
 
 def _raise_if_it_may_pass(error: OSError) -> None:

@@ -29,8 +29,9 @@ _SAMPLE = (
     ("guardian.files-deleted", "kill"),
 )
 
-# Inference requests have a matrix of their own: no sender brings anything to these.
-_POINTS = tuple(point for point in POINTS if not point.startswith("retriever.") and "request" not in point)
+# Inference requests and exports have matrices of their own: no sender brings anything to these.
+_OTHERS = ("retriever.", "exporter.", "platform.results-")
+_POINTS = tuple(point for point in POINTS if not point.startswith(_OTHERS) and "request" not in point)
 
 
 class Matrix:

@@ -17,6 +17,7 @@ from protocol.birth import control_socket
 from protocol.board import Board
 from protocol.bus import Bus, Server
 from protocol.channels import (
+    EXPORTER_COMMANDS,
     KINDS,
     PLATFORM_COMMANDS,
     PROCESSOR_COMMANDS,
@@ -30,7 +31,7 @@ from tests.peers import free_port
 
 
 class Owners:
-    """Stands in for processor, submitter, platform and retriever: records each command, and answers as it is told.
+    """Stands in for the owners of what the API asks: records each command, and answers as it is told.
 
     Args:
         bus: bound to the runtime directory of the API.
@@ -41,7 +42,10 @@ class Owners:
         self.answer: Callable[[messages.Message], messages.Message] = self.done
         self._bus = bus
         self._wake = os.eventfd(0)
-        channels = (PROCESSOR_COMMANDS, SUBMITTER_COMMANDS, PLATFORM_COMMANDS, RETRIEVER_COMMANDS)
+        channels = (
+            *(PROCESSOR_COMMANDS, SUBMITTER_COMMANDS, PLATFORM_COMMANDS),
+            *(RETRIEVER_COMMANDS, EXPORTER_COMMANDS),
+        )
         self._servers = [bus.server(channel, channel.binder) for channel in channels]
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

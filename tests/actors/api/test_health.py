@@ -81,10 +81,10 @@ def test_status(running: Surroundings, supervisor: Supervisor) -> None:
             "services": {
                 "SpaceReclaimerService": "Stopped",
                 "JobSubmissionService": "Running",
-                "DataRetrievalService": "Unknown",
+                "DataRetrievalService": "Running",
                 "ScpService": "Running",
-                "ScuExportService": "Unknown",
-                "DicomWebExportService": "Unknown",
+                "ScuExportService": "Running",
+                "DicomWebExportService": "Running",
                 "processor": "Running",
                 "extractor": "Running",
                 "platform": "Running",

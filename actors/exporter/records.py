@@ -1,0 +1,401 @@
+"""The rows of tasks and deliveries: this actor owns both tables, and every change of them is here.
+
+All may raise what peewee raises; then nothing has changed, and it may be called again.
+"""
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import peewee as pw
+
+from actors.exporter import destinations
+from actors.exporter.destinations import Target
+from actors.exporter.results.base import Offer
+from actors.exporter.sender import Outcome, Report
+from actors.exporter.tasks import FAILURE, SUCCESS, Batch, Count, Missing, Verdict
+from protocol.availability import Availability
+from protocol.clock import NANOSECONDS
+from protocol.config.settings import Scu
+from protocol.ledger import PAGE_ROWS, Delivery, ExportTask, Ledger, pages, tuples
+from protocol.states import DeliveryState, TaskState, advance, is_final
+
+NEVER_NS = 2**62
+"""The next try of a task that its results service will offer again."""
+LEASE_SECONDS = 600.0
+_LONGEST_REASON = 500
+_INSERTED_ROWS = 100  # at once: PostgreSQL and SQLite limit the values of a statement
+_UNDER_WAY = (TaskState.PENDING, TaskState.IN_PROGRESS)
+EMBEDDED = "embedded"
+
+
+class Records:
+    """All tasks and their deliveries.
+
+    Args:
+        ledger: the ledger.
+        availability: told of every commit.
+    """
+
+    def __init__(self, ledger: Ledger, availability: Availability) -> None:
+        self._ledger = ledger
+        self._availability = availability
+        self._changed: list[tuple[ExportTask, dict[str, Any]]] = []
+
+    # Tasks come.
+
+    def record(self, offers: Sequence[Offer], origin: str, scu: Scu) -> int:
+        """Take tasks over; one that is known is taken up again, or its outcome told again. Returns how many are new."""
+        new = 0
+        for start in range(0, len(offers), PAGE_ROWS):
+            page = {offer.task_id: offer for offer in offers[start : start + PAGE_ROWS]}
+            with self._commit():
+                for row in list(ExportTask.select().where(ExportTask.task_id.in_(list(page)))):
+                    self._offered_again(row, page.pop(row.task_id))
+                for offer in page.values():
+                    self._insert(offer, origin, scu)
+                new += len(page)
+        return new
+
+    def _insert(self, offer: Offer, origin: str, scu: Scu) -> None:
+        now = time.time_ns()
+        ExportTask.create(
+            task_id=offer.task_id,
+            origin=origin,
+            job_id=offer.job_id,
+            payload_id=offer.payload_id,
+            pipeline_id=offer.pipeline_id,
+            agent=offer.agent,
+            transport=destinations.transport_of(offer.agent, scu),
+            parameters=offer.parameters,
+            destination=offer.destination or _named(offer.parameters),
+            uris=list(offer.uris),
+            files=len(offer.uris),
+            retries=offer.retries,
+            created_ns=now,
+            updated_ns=now,
+        )
+
+    def _offered_again(self, row: ExportTask, offer: Offer) -> None:
+        """Its service does not know yet what became of it, or wants it tried again."""
+        if row.report or row.origin == EMBEDDED or row.state == TaskState.IN_PROGRESS:
+            return
+        if row.state == TaskState.PENDING and row.next_try_ns == NEVER_NS:
+            self._change(row, next_try_ns=0, retries=max(row.retries, offer.retries))
+        elif row.state == TaskState.SUCCEEDED:
+            self._change(row, report=SUCCESS)
+        elif row.state in (TaskState.FAILED, TaskState.CANCELED):
+            self._change(row, report=FAILURE)
+
+    # Tasks begin.
+
+    def due(self) -> list[tuple[str, str]]:
+        """Tasks that wait for a try, the oldest first: IDs and destinations."""
+        query = (
+            ExportTask.select(ExportTask.task_id, ExportTask.destination)
+            .where(
+                (ExportTask.state == TaskState.PENDING)
+                & (ExportTask.next_try_ns <= time.time_ns())
+                & (ExportTask.transport != "")
+            )
+            .order_by(ExportTask.created_ns, ExportTask.task_id)
+            .limit(PAGE_ROWS * 20)
+        )
+        return [(task_id, destination) for task_id, destination in tuples(query)]
+
+    def begin(self, task_ids: Collection[str]) -> list[ExportTask]:
+        """Take tasks from those that wait."""
+        with self._commit():
+            rows = _rows(ExportTask.task_id.in_(list(task_ids)) & (ExportTask.state == TaskState.PENDING))
+            for row in rows:
+                self._change(row, state=TaskState.IN_PROGRESS)
+        return rows
+
+    def under_way(self) -> list[ExportTask]:
+        """What the last process had begun."""
+        query = ExportTask.select().where((ExportTask.state == TaskState.IN_PROGRESS) & (ExportTask.transport != ""))
+        return [row for page in pages(query, ExportTask.task_id) for row in page]
+
+    def put_back(self, row: ExportTask, reason: str, pause_seconds: float) -> None:
+        """A try did not begin, through no fault of the task."""
+        with self._commit():
+            self._change(row, state=TaskState.PENDING, last_error=reason, next_try_ns=_in(pause_seconds))
+
+    # Deliveries.
+
+    def wanted(self, row: ExportTask, targets: Sequence[Target]) -> list[str]:
+        """Files that not every destination has, in the task's order."""
+        done = {target.name: set[str]() for target in targets}
+        for page in pages(_of_task(row).where(Delivery.state == DeliveryState.DELIVERED), Delivery.delivery_id):
+            for delivery in page:
+                if delivery.destination in done:
+                    done[delivery.destination].add(delivery.uri)
+        return [uri for uri in row.uris if any(uri not in uris for uris in done.values())]
+
+    def plan(self, row: ExportTask, targets: Sequence[Target], problems: dict[str, str]) -> dict[str, list[Missing]]:
+        """Put on record what is to be delivered, and return what is missing at each destination.
+
+        Args:
+            row: the task.
+            targets: its destinations.
+            problems: why files cannot be sent.
+        """
+        now = time.time_ns()
+        with self._commit():
+            known = {(d.destination, d.uri) for page in pages(_of_task(row), Delivery.delivery_id) for d in page}
+            new = [
+                {"task_id": row.task_id, "destination": target.name, "uri": uri, "updated_ns": now}
+                for target in targets
+                for uri in row.uris
+                if (target.name, uri) not in known
+            ]
+            for start in range(0, len(new), _INSERTED_ROWS):
+                Delivery.insert_many(new[start : start + _INSERTED_ROWS]).execute()
+            self._change(row, destination=", ".join(target.name for target in targets) or row.destination)
+            missing: dict[str, list[Missing]] = {target.name: [] for target in targets}
+            for page in pages(_of_task(row).where(Delivery.state == DeliveryState.PENDING), Delivery.delivery_id):
+                for delivery in page:
+                    if delivery.destination not in missing:
+                        continue
+                    if delivery.uri in problems:
+                        self._note(delivery.delivery_id, last_error=problems[delivery.uri], tries=delivery.tries + 1)
+                    else:
+                        missing[delivery.destination].append(
+                            Missing(delivery_id=delivery.delivery_id, uri=delivery.uri, tries=delivery.tries)
+                        )
+        return missing
+
+    def note_reports(self, reports: Sequence[tuple[Missing, Report]]) -> None:
+        """What destinations have answered."""
+        with self._commit():
+            for missing, report in reports:
+                columns: dict[str, Any] = {"tries": missing.tries + 1, "last_error": report.reason[:_LONGEST_REASON]}
+                if report.sop_instance_uid:
+                    columns["sop_instance_uid"] = report.sop_instance_uid
+                if report.outcome is Outcome.DELIVERED:
+                    columns["state"] = advance(DeliveryState.PENDING, DeliveryState.DELIVERED)
+                elif report.outcome is Outcome.REFUSED:
+                    columns["state"] = advance(DeliveryState.PENDING, DeliveryState.REFUSED)
+                self._note(missing.delivery_id, **columns)
+
+    def note_down(self, batches: Sequence[tuple[Batch, str]]) -> None:
+        """Why destinations did not answer for files that they should have; the first of each may be why."""
+        with self._commit():
+            for batch, reason in batches:
+                for place, missing in enumerate(batch.unanswered):
+                    tries = missing.tries + (place == 0)
+                    self._note(missing.delivery_id, tries=tries, last_error=reason[:_LONGEST_REASON])
+
+    def counts(self, row: ExportTask, targets: Sequence[str]) -> list[Count]:
+        """How far each destination is."""
+        found = {name: Count() for name in targets}
+        query = Delivery.select(Delivery.destination, Delivery.state, pw.fn.COUNT(Delivery.delivery_id)).where(
+            Delivery.task_id == row.task_id
+        )
+        for destination, state, count in tuples(query.group_by(Delivery.destination, Delivery.state)):
+            if destination not in found:
+                continue
+            if state == DeliveryState.DELIVERED:
+                found[destination].delivered = count
+            elif state == DeliveryState.PENDING:
+                found[destination].pending = count
+        return list(found.values())
+
+    def some_error(self, row: ExportTask) -> str:
+        """Why one of a task's files is not delivered."""
+        query = Delivery.select(Delivery.last_error).where(
+            (Delivery.task_id == row.task_id)
+            & (Delivery.state != DeliveryState.DELIVERED)
+            & (Delivery.last_error != "")
+        )
+        found = tuples(query.order_by(Delivery.updated_ns.desc()).limit(1))
+        return str(found[0][0]) if found else ""
+
+    # Tasks end.
+
+    def finish(
+        self, row: ExportTask, verdict: Verdict, *, reason: str, unreachable: bool, pause_seconds: float
+    ) -> None:
+        """Commit what a try means for a task."""
+        again = verdict.state is TaskState.PENDING
+        by_service = row.origin != EMBEDDED
+        with self._commit():
+            self._change(
+                row,
+                state=verdict.state,
+                last_error=reason[:_LONGEST_REASON],
+                unreachable=unreachable and verdict.state is TaskState.FAILED,
+                report=verdict.report if by_service else "",
+                retries=row.retries + again,
+                next_try_ns=(NEVER_NS if by_service else _in(pause_seconds)) if again else 0,
+            )
+
+    def to_report(self) -> list[tuple[str, str]]:
+        """Outcomes that a results service has still to be told: IDs and reports."""
+        query = ExportTask.select(ExportTask.task_id, ExportTask.report).where(ExportTask.report != "")
+        return [(task_id, report) for task_id, report in tuples(query.order_by(ExportTask.updated_ns).limit(PAGE_ROWS))]
+
+    def reported(self, task_id: str, report: str) -> None:
+        """Its results service knows."""
+        with self._commit():
+            ExportTask.update(report="").where(
+                (ExportTask.task_id == task_id) & (ExportTask.report == report)
+            ).execute()
+
+    # Commands.
+
+    def retry(self, task_ids: Collection[str], destination: str) -> list[str]:
+        """Take up what failed, and try at once what waits; returns destinations, one for each task."""
+        return self._for_all(task_ids, destination, (TaskState.FAILED, TaskState.PENDING), self._retry)
+
+    def _retry(self, row: ExportTask) -> bool:
+        if not row.transport:
+            return False
+        if row.state == TaskState.FAILED:
+            Delivery.update(state=advance(DeliveryState.REFUSED, DeliveryState.PENDING), tries=0).where(
+                (Delivery.task_id == row.task_id) & (Delivery.state == DeliveryState.REFUSED)
+            ).execute()
+            self._change(row, state=TaskState.PENDING, retries=0, report="", unreachable=False, next_try_ns=0)
+        else:
+            self._change(row, next_try_ns=0)
+        return True
+
+    def revive(self, destination: str) -> int:
+        """The destination answers again: try what failed for no other reason."""
+        with self._commit():
+            rows = _rows(
+                (ExportTask.state == TaskState.FAILED)
+                & ExportTask.unreachable
+                & (ExportTask.destination == destination)
+                & (ExportTask.origin == EMBEDDED)
+            )
+            for row in rows:
+                self._change(row, state=TaskState.PENDING, retries=0, unreachable=False, next_try_ns=0)
+        return len(rows)
+
+    def unreachable(self) -> dict[str, str]:
+        """Destinations for which tasks failed since they did not answer, each with one of those tasks."""
+        query = ExportTask.select(ExportTask.destination, pw.fn.MIN(ExportTask.task_id)).where(
+            (ExportTask.state == TaskState.FAILED) & ExportTask.unreachable & (ExportTask.origin == EMBEDDED)
+        )
+        return dict(tuples(query.group_by(ExportTask.destination).limit(PAGE_ROWS)))
+
+    def cancel(self, task_ids: Collection[str], destination: str) -> list[str]:
+        """Give tasks up; returns their IDs."""
+        states = (TaskState.FAILED, TaskState.PENDING, TaskState.IN_PROGRESS)
+        return self._for_all(task_ids, destination, states, self._cancel, ids=True)
+
+    def _cancel(self, row: ExportTask) -> bool:
+        told = row.origin != EMBEDDED and row.state != TaskState.FAILED
+        self._change(
+            row, state=TaskState.CANCELED, report=FAILURE if told else row.report, unreachable=False, next_try_ns=0
+        )
+        return True
+
+    # Agents that are no part of this system.
+
+    def lend(self, agent: str, size: int) -> list[str]:
+        """Give tasks to an agent for a while."""
+        with self._commit():
+            condition = (pw.fn.LOWER(ExportTask.agent) == agent.lower()) & (ExportTask.transport == "")
+            due = (ExportTask.state == TaskState.PENDING) & (ExportTask.next_try_ns <= time.time_ns())
+            query = ExportTask.select().where(condition & due).order_by(ExportTask.created_ns, ExportTask.task_id)
+            rows = list(query.limit(size))
+            for row in rows:
+                self._change(row, state=TaskState.IN_PROGRESS, next_try_ns=_in(LEASE_SECONDS))
+        return [row.task_id for row in rows]
+
+    def end_leases(self) -> int:
+        """Offer again what an agent has taken and never finished."""
+        with self._commit():
+            rows = _rows(
+                (ExportTask.state == TaskState.IN_PROGRESS)
+                & (ExportTask.transport == "")
+                & (ExportTask.next_try_ns <= time.time_ns())
+            )
+            for row in rows:
+                self._change(
+                    row, state=TaskState.PENDING, next_try_ns=0, last_error="its agent did not finish it in time"
+                )
+        return len(rows)
+
+    def finish_lent(self, row: ExportTask, *, succeeded: bool, retry_later: bool) -> bool:
+        """An agent says how a task ended; False when that was said before."""
+        if is_final(TaskState(row.state)) or row.state == TaskState.FAILED:
+            return False
+        following = TaskState.SUCCEEDED if succeeded else TaskState.PENDING if retry_later else TaskState.FAILED
+        with self._commit():
+            if row.state == TaskState.PENDING:  # it was listed, and the agent had it from an earlier list
+                row.state = advance(TaskState.PENDING, TaskState.IN_PROGRESS)
+            reason = "" if succeeded else "its agent could not export it"
+            self._change(
+                row,
+                state=following,
+                last_error=reason,
+                retries=row.retries + (following is TaskState.PENDING),
+                next_try_ns=0,
+            )
+        return True
+
+    # Parts.
+
+    def _for_all(
+        self,
+        task_ids: Collection[str],
+        destination: str,
+        states: Collection[TaskState],
+        change: Any,
+        ids: bool = False,
+    ) -> list[str]:
+        query = ExportTask.select().where(ExportTask.state.in_(list(states)))
+        if task_ids:
+            query = query.where(ExportTask.task_id.in_(list(task_ids)))
+        if destination:
+            query = query.where(pw.fn.LOWER(ExportTask.destination) == destination.lower())
+        changed: list[str] = []
+        for page in pages(query, ExportTask.task_id):
+            with self._commit():
+                changed += [row.task_id if ids else row.destination for row in page if change(row)]
+        return changed
+
+    @staticmethod
+    def _note(delivery_id: int, **columns: Any) -> None:
+        Delivery.update(**columns, updated_ns=time.time_ns()).where(Delivery.delivery_id == delivery_id).execute()
+
+    def _change(self, row: ExportTask, **columns: Any) -> None:
+        """Change a row inside a transaction; in memory it changes when that is committed."""
+        if "state" in columns:
+            columns["state"] = advance(TaskState(row.state), columns["state"])
+        columns["updated_ns"] = time.time_ns()
+        ExportTask.update(**columns).where(ExportTask.task_id == row.task_id).execute()
+        self._changed.append((row, columns))
+
+    @contextlib.contextmanager
+    def _commit(self) -> Iterator[None]:
+        self._changed = []
+        with self._ledger.transaction():
+            yield
+        self._availability.committed()
+        for row, columns in self._changed:
+            for name, value in columns.items():
+                setattr(row, name, value)
+
+
+def _rows(condition: Any) -> list[ExportTask]:
+    return list(ExportTask.select().where(condition).limit(PAGE_ROWS * 20))
+
+
+def _of_task(row: ExportTask) -> Any:
+    return Delivery.select().where(Delivery.task_id == row.task_id)
+
+
+def _in(seconds: float) -> int:
+    return time.time_ns() + int(seconds * NANOSECONDS)
+
+
+def _named(parameters: str) -> str:
+    """What a task's parameters name, for people, before it is known whether that exists."""
+    with contextlib.suppress(ValueError):
+        return ", ".join(destinations.names_in(parameters))[:200]
+    return ""
