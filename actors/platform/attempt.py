@@ -31,6 +31,8 @@ from actors.platform.usage import own_bytes
 from protocol.spool import DIRECTORY_MODE
 
 _SHIM = Path(__file__).with_name("shim.py")
+# Imported and not run as a script, so that it need not be compiled each time; last of all, since a `platform` is there.
+_RUN_SHIM = "import sys; sys.path.append(sys.argv[1].rpartition('/')[0]); import shim; shim.main()"
 _SHOWN_BYTES = 4096
 _RESULT_BYTES = 4096
 _ROOM_FOR_PID = b" " * 16
@@ -168,7 +170,7 @@ class Attempt:
                 *(self._filled_in(argument) for argument in command),
             ]
             process = subprocess.Popen(  # noqa: S603 # a registered pipeline
-                [sys.executable, "-I", "-S", str(_SHIM), *arguments],
+                [sys.executable, "-I", "-S", "-c", _RUN_SHIM, str(_SHIM), *arguments],
                 env=self._environment(job_id, account),
                 pass_fds=(alive, lock),
                 stdin=subprocess.DEVNULL,

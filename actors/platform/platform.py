@@ -8,11 +8,12 @@ import contextlib
 import heapq
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from actors.actor import Actor
 from actors.platform.accounts import account_of
 from actors.platform.attempt import Attempt, Limits, Shim, lost_tries
+from actors.platform.desk import Desk
 from actors.platform.freeing import Freeing
 from actors.platform.inputs import Inputs
 from actors.platform.leftovers import remove_tree
@@ -33,6 +34,7 @@ _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
 _GRACE_SECONDS = 5.0
 _STOP_SHARE = 0.2  # of the time that the gateway's stop may take, for a pipeline to end by itself
 _WORKERS = 4
+_MOST_OVER = 8
 _CONCLUDE_AGAIN_SECONDS = 5.0
 _AGAIN_SECONDS, _ATTACH_AGAIN_SECONDS = 30.0, 0.05
 _LOOK_SECONDS = 2.0
@@ -51,6 +53,7 @@ class ActiveRun:
         self.row = row
         self.attempt = attempt
         self.shim: Shim | None = None
+        self.is_over = False  # its pipeline has ended: it is being concluded, and its place is another's
 
 
 class Platform(Actor):
@@ -66,6 +69,7 @@ class Platform(Actor):
         spool = Spool(self.settings.storage.temporary)
         spool.create()
         self._runs = Runs(self._ledger, self.availability, spool)
+        self._desk = Desk(self._ledger, self.availability, self._runs, self._enqueue)
         self._usage = Usage(self.board.set_platform_bytes, self._runs.kept_bytes())
         self._results = self.bus.sender(RESULTS)
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="run")
@@ -84,7 +88,8 @@ class Platform(Actor):
         self._start_waiting()
 
     def after_turn(self) -> None:
-        """Start what has its turn."""
+        """Settle what came in this turn, and start what has its turn."""
+        self._desk.settle()
         self._start_waiting()
 
     def drain(self) -> None:
@@ -107,18 +112,9 @@ class Platform(Actor):
 
     # Commands.
 
-    @repeatable
-    def handle_create_run(self, command: messages.CreateRun) -> messages.Message:
+    def handle_create_run(self, command: messages.CreateRun) -> "Future[messages.Message]":
         """Make a job, or answer with the one that there is."""
-        run = self._runs.of_job(command.job_id)
-        if run is None:
-            if Pipeline.get_or_none(Pipeline.pipeline_id == command.pipeline_id) is None:
-                raise RefusedError(
-                    f"the pipeline {command.pipeline_id} is not registered with the embedded platform: register it "
-                    "(dicom-adapter create pipeline) or correct the AE title's pipeline settings, then retry the job"
-                )
-            run = self._runs.create(command)
-        return self._runs.describe(run)
+        return self._desk.take(command)
 
     @repeatable
     def handle_find_run(self, command: messages.FindRun) -> messages.Message:
@@ -126,25 +122,13 @@ class Platform(Actor):
         run = self._runs.of_job(command.job_id)
         return messages.Done() if run is None else self._runs.describe(run)
 
-    @repeatable
-    def handle_add_run_metadata(self, command: messages.AddRunMetadata) -> messages.Message:
+    def handle_add_run_metadata(self, command: messages.AddRunMetadata) -> "Future[messages.Message]":
         """Add to what is known of a job."""
-        self._runs.add_metadata(self._runs.get(command.run_id), command.metadata)
-        return messages.Done(affected=1)
+        return self._desk.take(command)
 
-    @repeatable
-    def handle_start_run(self, command: messages.StartRun) -> messages.Message:
+    def handle_start_run(self, command: messages.StartRun) -> "Future[messages.Message]":
         """Queue a job; one that was started before stays as it is."""
-        run = self._runs.get(command.run_id)
-        state = RunState(run.state)
-        if state is RunState.CANCELED:
-            raise RefusedError(f"the run {run.run_id} was canceled: it cannot be started any more")
-        if state is not RunState.CREATED:
-            return messages.Done()
-        self._runs.move(run, RunState.PENDING)
-        killpoints.reach("platform.run-queued")
-        self._enqueue(run)
-        return messages.Done(affected=1)
+        return self._desk.take(command)
 
     @repeatable
     def handle_cancel_run(self, command: messages.CancelRun) -> messages.Message:
@@ -173,7 +157,7 @@ class Platform(Actor):
         heapq.heappush(self._waiting, (queue_rank(run.priority, run.created_ns), run.run_id))
 
     def _start_waiting(self) -> None:
-        while self._waiting and not self.draining and len(self._active) < self._places:
+        while self._waiting and not self.draining and self._occupied() < self._places:
             if self.availability.paused:
                 return
             try:
@@ -185,6 +169,11 @@ class Platform(Actor):
                 self.at(self.availability.retry_at, lambda: None)  # the turn after it tries again
                 return
             heapq.heappop(self._waiting)
+
+    def _occupied(self) -> int:
+        """How many runs have a place; those whose pipeline has ended wait for the disk only, but they are bounded."""
+        over = sum(active.is_over for active in self._active.values())
+        return len(self._active) - min(over, _MOST_OVER)
 
     @property
     def _places(self) -> int:
@@ -279,6 +268,7 @@ class Platform(Actor):
         self.unwatch(shim.pidfd)
         shim.close()
         active.shim = None
+        active.is_over = True
         self._conclude(active)
 
     def _cannot_launch(self, active: ActiveRun, error: OSError) -> None:

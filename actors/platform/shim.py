@@ -1,8 +1,8 @@
 """Runs one command of a pipeline and outlives the platform actor: output, time limit, clean end, durable result.
 
-Started by `attempt.Attempt.launch` as `python -I -S shim.py DIRECTORY ALIVE LOCK LIMIT GRACE STOP UID GID GROUPS
-COMMAND…` with the command's own environment. It needs the standard library alone, and little of that before the command
-runs, since every import delays it; `json` is loaded while the command is at work.
+Started by `attempt.Attempt.launch` with the arguments DIRECTORY ALIVE LOCK LIMIT GRACE STOP UID GID GROUPS COMMAND…
+and the command's own environment. It needs the standard library alone, and little of that: what it imports is most of
+what a short run costs, so there is no `json`, no `signal` (which makes enumerations), and nothing that imports `re`.
 
 The shim reaps every descendant of the command, so nothing of a run survives it: not what was left in the
 background, not a daemon with a session of its own. SIGTERM, or the end of the supervisor (ALIVE), means: end the run,
@@ -12,15 +12,14 @@ new platform actor knows that the run goes on.
 
 # ruff: noqa: SIM105 # contextlib, collections and typing would be half of the time to the command
 
+import _signal as signal  # type: ignore[import-not-found] # what `signal` wraps
 import ctypes
 import errno
 import os
 import resource
 import select
-import signal
 import sys
 import time
-import warnings  # noqa: F401 # os.execvpe imports it, when the command's user may not read our library
 
 HEAD_BYTES = TAIL_BYTES = 64 * 1024
 _READ_BYTES = 64 * 1024
@@ -180,11 +179,23 @@ class Shim:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would clear it
             if os.getppid() == shim:
                 os.chdir(os.environ["OUTPUT_DIR"])
-                os.execvpe(self.command[0], self.command, os.environ)  # noqa: S606 # a registered pipeline
+                self._execute()
         except Exception as error:
             os.write(failed, b"%d" % (getattr(error, "errno", None) or errno.EIO))
         finally:
             os._exit(127)
+
+    def _execute(self) -> None:
+        """Replace this process by the command; `os.execvpe` would import when the user may not read our library."""
+        name, failure = self.command[0], OSError(errno.ENOENT, "")
+        for directory in [""] if os.sep in name else os.environ["PATH"].split(os.pathsep):
+            try:
+                os.execve(os.path.join(directory, name), self.command, os.environ)  # noqa: S606 # a registered pipeline
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                failure = error
+        raise failure
 
     def _explain(self, number: int) -> str:
         name = self.command[0]
@@ -284,10 +295,8 @@ class Shim:
     # The result.
 
     def _write_result(self, left_behind: int) -> None:
-        import json  # noqa: PLC0415 # 14 ms that the command does not wait for
-
         code = None if self._status is None else os.waitstatus_to_exitcode(self._status)
-        result = {
+        result: dict[str, str | int | None] = {
             "outcome": self._outcome or "exited",
             "exit_code": code if code is not None and code >= 0 and self._outcome != "not_started" else None,
             "signal": -code if code is not None and code < 0 else None,
@@ -296,7 +305,7 @@ class Shim:
             "ended_ns": time.time_ns(),
             "left_behind": left_behind,
         }
-        path, data = f"{self.directory}/result.json", json.dumps(result).encode()
+        path, data = f"{self.directory}/result.json", _as_json(result)
         # It was made with room for the result, which must not be given up before it is written: the disk may be full.
         fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         os.pwrite(fd, data, 0)
@@ -307,6 +316,21 @@ class Shim:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fsync(fd)
         os.close(fd)
+
+
+def _as_json(values: dict[str, str | int | None]) -> bytes:
+    """An object of texts, whole numbers and nulls."""
+    members = []
+    for name, value in values.items():
+        text = "null" if value is None else _quoted(value) if isinstance(value, str) else str(value)
+        members.append(f'"{name}": {text}')
+    return ("{" + ", ".join(members) + "}").encode()
+
+
+def _quoted(text: str) -> str:
+    """A text; what are no characters, since an argument may be any bytes, become question marks."""
+    text = text.encode("utf-8", "replace").decode()
+    return '"' + "".join(f"\\u{ord(c):04x}" if c < " " or c in '"\\' else c for c in text) + '"'
 
 
 def _prctl(option: int, value: int) -> None:
@@ -344,5 +368,6 @@ def _descendants() -> set[int]:
     return found
 
 
-if __name__ == "__main__":
-    Shim(sys.argv[1:]).run()
+def main() -> None:
+    """See the module."""
+    Shim(sys.argv[2:]).run()
