@@ -23,6 +23,7 @@ from tests.gateway import Gateway
 CALLED = "BENCH"
 GROUP_SECONDS = 5  # of quiet, after which a study's jobs are made: the least that can be set
 _PATIENCE_SECONDS = 90.0
+_START_SECONDS = 120.0
 _LOOK_SECONDS = 0.2
 _KEEP_SECONDS = 86400
 
@@ -293,7 +294,10 @@ def gateway(
     running = Gateway(directory, chosen)
     if before is not None:
         before(running)
-    with running:
+    with contextlib.ExitStack() as stack:
+        stack.callback(running.clean_up)
+        running.start(_START_SECONDS)
+        stack.push(running.__exit__)
         user = "nobody" if os.geteuid() == 0 else ""
         pipeline = running.add_pipeline("nothing", ["true"], user=user)
         running.add_aetitle(CALLED, timeout=GROUP_SECONDS, pipeline_nothing=pipeline)
