@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from cli import configuration, entities, exports, jobs, processes, quarantine, trace
+from cli import configuration, dicomweb, entities, exports, jobs, processes, quarantine, trace
 from protocol.errors import AdapterError, UsageError
 
 _WRONG_TO_THE_PARSER = 2  # its exit code for a command line that is wrong; ours is one for all of them
@@ -38,6 +38,7 @@ app.add_typer(exports.app, name="exports")
 app.command("echo")(exports.echo)
 app.add_typer(quarantine.app, name="quarantine")
 app.command("trace")(trace.trace)
+app.add_typer(dicomweb.app, name="dicomweb")
 
 
 def _show_version(wanted: bool) -> None:
