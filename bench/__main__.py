@@ -30,6 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=main.__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds (default 7)")
+    parser.add_argument(
+        "--seconds", type=float, default=200.0, help="after which a comparison ends with fewer rounds (default 200)"
+    )
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS), help="sizes of objects (receive)")
     parser.add_argument("--associations", nargs="*", type=int, default=[1, 4, 16], help="at once (receive)")
     parser.add_argument("--nagle", choices=["on", "off", "both"], default="both", help="Nagle's algorithm (receive)")
@@ -47,10 +50,10 @@ def main() -> None:
     def tell(line: str) -> None:
         print(f"  {time.monotonic() - began:5.0f} s  {line}", file=sys.stderr, flush=True)
 
-    with open_place(chosen.rounds, tell) as place:
+    with open_place(chosen.rounds, chosen.seconds, tell) as place:
         for name in chosen.parts or parts:
             section = parts[name](place, chosen)
-            section.save(chosen.rounds)
+            section.save()
             print("\n".join(section.tables), flush=True)
 
 

@@ -25,7 +25,7 @@ def measure(place: Place) -> Section:
             with place.in_memory() as memory:
                 load = Load(memory, CT, count, _OBJECTS)
                 medians, lasts = [], []
-                for number in range(place.rounds + 1):
+                for number in place.turns():
                     delays = _round(side, load)
                     if number:
                         medians.append(statistics.median(delays))

@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,14 +19,26 @@ class Place:
         disk: on the disk that is measured.
         memory: on a tmpfs.
         rounds: that are counted.
+        seconds: after which a comparison ends with the rounds that it has.
         tell: shows progress.
     """
 
-    def __init__(self, disk: Path, memory: Path, rounds: int, tell: Tell) -> None:
+    def __init__(self, disk: Path, memory: Path, rounds: int, seconds: float, tell: Tell) -> None:
         self._disk, self._memory = disk, memory
         self._serial = itertools.count()
+        self._seconds = seconds
         self.rounds = rounds
         self.tell = tell
+
+    def turns(self) -> Iterator[int]:
+        """Numbers of rounds: 0 warms up and is not counted; on a slow machine there are fewer, but two are counted."""
+        start = time.monotonic()
+        for number in range(self.rounds + 1):
+            yield number
+            elapsed = time.monotonic() - start
+            if 2 <= number < self.rounds and elapsed + elapsed / (number + 1) > self._seconds:
+                self.tell(f"{number} of {self.rounds} rounds: more would take longer than {self._seconds:g} s")
+                return
 
     def on_disk(self) -> Path:
         """A new name."""
@@ -43,11 +56,12 @@ class Place:
 
 
 @contextlib.contextmanager
-def open_place(rounds: int, tell: Tell) -> Iterator[Place]:
+def open_place(rounds: int, seconds: float, tell: Tell) -> Iterator[Place]:
     """Make the directories: below `BENCH_DIRECTORY`, by default the system's temporary one, and in `/dev/shm`.
 
     Args:
         rounds: see `Place`.
+        seconds: see `Place`.
         tell: see `Place`.
     """
     disk = Path(tempfile.mkdtemp(prefix="bench-", dir=os.environ.get("BENCH_DIRECTORY")))
@@ -55,7 +69,7 @@ def open_place(rounds: int, tell: Tell) -> Iterator[Place]:
     disk.chmod(0o755)  # pipelines of another user must get there
     previous = os.environ.pop("TCP_NODELAY", None)
     try:
-        yield Place(disk, memory, rounds, tell)
+        yield Place(disk, memory, rounds, seconds, tell)
     finally:
         if previous is not None:
             os.environ["TCP_NODELAY"] = previous

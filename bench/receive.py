@@ -74,7 +74,7 @@ def compare(
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(start(place.on_disk())) for start in sides]
         series = {side.name: Series(side.name) for side in running}
-        for number in range(place.rounds + 1):
+        for number in place.turns():
             results = series if number else {side.name: Series(side.name) for side in running}
             # Whoever comes second finds the machine as the first one left it: they take turns in that too.
             order = running if number % 2 else running[::-1]

@@ -30,11 +30,11 @@ class Section:
     tables: list[str] = field(default_factory=list)
     plots: dict[str, str] = field(default_factory=dict)
 
-    def save(self, rounds: int) -> None:
+    def save(self) -> None:
         """Write `bench/results/`."""
         RESULTS.mkdir(exist_ok=True)
         shown = [f"![{name}]({name}.svg)\n" for name in self.plots]
-        head = [f"# {self.title}", "", f"{machine()} {rounds} counted rounds; medians with minimum and maximum.", ""]
+        head = [f"# {self.title}", "", f"{machine()} {_load()} Medians with minimum and maximum.", ""]
         (RESULTS / f"{self.name}.md").write_text("\n".join([*head, *self.tables, *shown]))
         for name, drawing in self.plots.items():
             (RESULTS / f"{name}.svg").write_text(drawing)
@@ -54,6 +54,11 @@ def machine() -> str:
         f"{cores} cores of {model}, {memory:.0f} GiB of memory, Linux {kernel}, {_file_system()}, Python {python}, "
         f"DCMTK {_dcmtk()}."
     )
+
+
+def _load() -> str:
+    """How busy the machine was beside us: the bench itself makes about 3."""
+    return f"The load average at the end was {os.getloadavg()[1]:.0f} (5 minutes)."
 
 
 def _file_system() -> str:
@@ -92,6 +97,8 @@ def comparison(title: str, series: Sequence[Series]) -> str:
     ]
     lines = [
         f"## {title}",
+        "",
+        f"{len(base.rates)} rounds.",
         "",
         "| " + " | ".join(columns) + " |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -8,6 +8,7 @@ import pydicom
 
 from bench import plot, report
 from bench.load import SMALL, Load
+from bench.place import Place
 from bench.receive import REFERENCE, Series
 from bench.usage import MemoryWatch, cpu_seconds, tree
 
@@ -75,3 +76,12 @@ def test_the_machine_is_described() -> None:
     assert "cores of" in text
     assert "Linux" in text
     assert "DCMTK" in text
+
+
+def test_rounds_end_in_time_but_two_are_counted(tmp_path: Path) -> None:
+    """One warms up; on a machine that is too slow for all of them there are fewer, and that is told."""
+    told: list[str] = []
+    assert list(Place(tmp_path, tmp_path, 4, 60.0, told.append).turns()) == [0, 1, 2, 3, 4]
+    assert not told
+    assert list(Place(tmp_path, tmp_path, 4, 0.0, told.append).turns()) == [0, 1, 2]
+    assert "2 of 4 rounds" in told[0]
