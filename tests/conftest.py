@@ -9,29 +9,69 @@ from pathlib import Path
 
 import pytest
 
-from tests import patients
+from tests import patients, turns
 from tests.gateway import Gateway
 
 _PEERS = ("storescu", "dcmsend", "echoscu", "storescp", "dcmconv", "dcmcjpeg", "dcmcjpls", "dcmcrle", "curl")
 
-
-_LOGS = pytest.StashKey[str]()
+_SHARED = pytest.StashKey[Path]()
 _NAMING_LINES = pytest.StashKey[list[str]]()
 
 
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is a process of pytest-xdist, which runs tests for a session of another one."""
+    return hasattr(config, "workerinput")
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Say at once what is missing, instead of failing test by test; make a place for the logs of all tests."""
+    """Say at once what is missing, instead of failing test by test; make a place for what all tests share."""
+    if _is_worker(config):
+        config.stash[_SHARED] = Path(os.environ[patients.LOGS]).parent
+        return
     missing = [program for program in _PEERS if shutil.which(program) is None]
     if missing:
         pytest.exit(
             f"not installed: {', '.join(missing)}; run `make test`, or apt-get install dcmtk curl", returncode=2
         )
-    os.environ[patients.LOGS] = config.stash[_LOGS] = tempfile.mkdtemp(prefix="dicom-adapter-logs-")
+    config.stash[_SHARED] = shared = Path(tempfile.mkdtemp(prefix="dicom-adapter-logs-"))
+    (shared / "logs").mkdir()
+    os.environ[patients.LOGS] = str(shared / "logs")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For several workers: one order in all, the long tests first, and together what shares a fixture of its module."""
+    if not _is_worker(config):
+        return
+    places: dict[str, int] = {}
+    for item in items:
+        places.setdefault(item.nodeid.partition("[")[0], len(places))
+
+    def order(item: pytest.Item) -> tuple[bool, int, str]:
+        is_short = item.nodeid.startswith(("tests/actors/", "tests/protocol/"))
+        # A set of parameters has another order in each process.
+        return is_short, places[item.nodeid.partition("[")[0]], item.nodeid
+
+    items.sort(key=order)
+    for item in items:
+        # pytest has no public way to ask this.
+        found: dict[str, list[pytest.FixtureDef[object]]] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+        if any(fixture.scope == "module" for fixtures in found.values() for fixture in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run a test beside those of other workers, or alone when it is marked so."""
+    with turns.turn(item.config.stash[_SHARED], alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session when a log names a patient above Debug."""
-    found = session.config.stash[_NAMING_LINES] = list(patients.search_collected(Path(session.config.stash[_LOGS])))
+    if _is_worker(session.config):
+        return
+    found = session.config.stash[_NAMING_LINES] = list(patients.search_collected(_logs(session.config)))
     if found and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -39,16 +79,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Show the lines that do."""
     found = config.stash.get(_NAMING_LINES, [])
-    told = f"{len(found) or 'no'} lines of {len(os.listdir(config.stash[_LOGS]))} logs name a patient above Debug"
+    told = f"{len(found) or 'no'} lines of {len(os.listdir(_logs(config)))} logs name a patient above Debug"
     terminalreporter.section(told, red=bool(found))
     for line in found[:50]:
         terminalreporter.line(line)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Delete the collected logs."""
-    os.environ.pop(patients.LOGS, None)
-    shutil.rmtree(config.stash.get(_LOGS, ""), ignore_errors=True)
+    """Delete what the tests shared."""
+    if not _is_worker(config) and _SHARED in config.stash:
+        os.environ.pop(patients.LOGS, None)
+        shutil.rmtree(config.stash[_SHARED], ignore_errors=True)
+
+
+def _logs(config: pytest.Config) -> Path:
+    return config.stash[_SHARED] / "logs"
 
 
 @pytest.fixture

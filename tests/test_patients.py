@@ -57,20 +57,22 @@ def test_datasets_that_were_asked_for_are_exempt() -> None:
     assert patients.search(line.format(event="association_ended"))
 
 
-def test_a_session_fails_by_what_its_logs_hold(tmp_path: Path) -> None:
-    """Though its tests all pass."""
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_session_fails_by_what_its_logs_hold(tmp_path: Path, workers: str) -> None:
+    """Though its tests all pass, in this process or in workers."""
     line = _TEXT.format(level="info", told="PAT-5")
     test = tmp_path / "test_of_the_check.py"
     test.write_text(f"from tests import patients\ndef test_it():\n    patients.collect('actor-1', {line!r})\n")
     environ = {name: value for name, value in os.environ.items() if name != patients.LOGS}
+    plugins = ["-p", "tests.conftest", "-p", "xdist.plugin"]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-q", "--rootdir", str(tmp_path), str(test)],
+        [sys.executable, "-m", "pytest", *plugins, "-q", "-n", workers, "--rootdir", str(tmp_path), str(test)],
         cwd=_REPOSITORY,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env={**environ, "PYTHONPATH": str(_REPOSITORY)},
+        env={**environ, "PYTHONPATH": str(_REPOSITORY), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert "1 passed" in ended.stdout
