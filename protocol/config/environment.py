@@ -36,7 +36,7 @@ def check_environment(settings: Settings, *, listening: bool = False) -> list[st
         settings: the settings in force.
         listening: the ports are this service's already (from systemd, or at a reload), so they are not tried.
     """
-    problems = [*_directories(settings), *_ledger(settings), *_token_file(settings)]
+    problems = [*_directories(settings), *_ledger(settings), *_token_file(settings), *_clara(settings)]
     if not listening:
         problems += _ports(settings)
     return [str(problem) for problem in problems]
@@ -64,6 +64,27 @@ def _ports(settings: Settings) -> Iterator[Problem]:
             except OSError as error:
                 remedy = _BIND_REMEDIES.get(error.errno or 0, "choose another address")
                 yield Problem(path, f"cannot listen on {address} port {port}: {os.strerror(error.errno or 0)}", remedy)
+
+
+def _clara(settings: Settings) -> Iterator[Problem]:
+    """Return what Clara Platform needs and is not here."""
+    platform = settings.services.platform
+    if platform.endpoint == "embedded":
+        return
+    if importlib.util.find_spec("nvidia_clara") is None or importlib.util.find_spec("grpc") is None:
+        yield Problem(
+            "DicomAdapter.services.platform.endpoint",
+            f"{platform.endpoint} is Clara Platform, and NVIDIA's client package is not installed",
+            "install dicom-adapter[clara]",
+        )
+    tls = platform.tls
+    for name, file in (("caFile", tls.ca_file), ("certificateFile", tls.certificate_file), ("keyFile", tls.key_file)):
+        if file and not os.access(file, os.R_OK):
+            yield Problem(
+                f"DicomAdapter.services.platform.tls.{name}",
+                f"{file} cannot be read",
+                f"name a PEM file that user {os.geteuid()} may read",
+            )
 
 
 def _directories(settings: Settings) -> Iterator[Problem]:

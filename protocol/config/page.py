@@ -99,6 +99,7 @@ _SECTIONS = {
     "DicomAdapter.dicom.scu": "What we send to others.",
     "DicomAdapter.dicom.scu.export": "Results on their way to their destinations.",
     "DicomAdapter.services.platform": "Where jobs run.",
+    "DicomAdapter.services.platform.tls": "How Clara Platform is known, and we to it.",
     "DicomAdapter.storage": "The spool.",
     "DicomAdapter.api": "The REST API.",
     "ConnectionStrings": "Where the ledger is.",

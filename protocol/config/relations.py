@@ -46,12 +46,39 @@ def contradictions(settings: Settings) -> list[Problem]:
                 f"allowed is more than {storage.reserve_space_gb:g} GB, or less reserveSpaceGB",
             )
         )
+    return [*found, *_about_tls(settings)]
+
+
+def _about_tls(settings: Settings) -> list[Problem]:
+    """Return what is wrong between the settings of TLS to Clara Platform."""
+    found = []
+    platform = settings.services.platform
+    tls, path = platform.tls, "DicomAdapter.services.platform.tls"
+    files = {"caFile": tls.ca_file, "certificateFile": tls.certificate_file, "keyFile": tls.key_file}
+    if not tls.enabled and any(files.values()):
+        named = " and ".join(name for name, file in files.items() if file)
+        found.append(Problem(f"{path}.enabled", f"is false, and {named} is given", "set it to true, or take them away"))
+    if tls.enabled and platform.endpoint == "embedded":
+        found.append(
+            Problem(
+                f"{path}.enabled",
+                "is true, and jobs run on this machine",
+                "set it to false, or DicomAdapter.services.platform.endpoint to Clara Platform's host:port",
+            )
+        )
+    if bool(tls.certificate_file) != bool(tls.key_file):
+        missing = "keyFile" if tls.certificate_file else "certificateFile"
+        found.append(
+            Problem(f"{path}.{missing}", "is not given, and the other one is", "give both of certificate and key")
+        )
     return found
 
 
 def cautions(settings: Settings) -> list[str]:
     """Return one sentence for each setting that gives something up."""
     scp, scu, api = settings.dicom.scp, settings.dicom.scu, settings.api
+    platform = settings.services.platform
+    plain = platform.endpoint != "embedded" and not platform.tls.enabled
     exposed = api.allow_anonymous and not ipaddress.ip_address(api.bind).is_loopback
     candidates = {
         "DicomAdapter.dicom.scp.logDimseDatasets: patient data will be in the log": scp.log_dimse_datasets,
@@ -59,5 +86,6 @@ def cautions(settings: Settings) -> list[str]:
         "DicomAdapter.dicom.scu.logDataPDUs: patient data may be in the log": scu.log_data_pdus,
         "DicomAdapter.storage.syncOnStore: a power cut may lose what was answered": not settings.storage.sync_on_store,
         f"DicomAdapter.api.allowAnonymous: whoever reaches {api.bind} may change everything": exposed,
+        f"DicomAdapter.services.platform.tls.enabled: payloads go to {platform.endpoint} unencrypted": plain,
     }
     return [sentence for sentence, applies in candidates.items() if applies]

@@ -77,6 +77,15 @@ class Dicom(Section, frozen=True, kw_only=True):
     scu: Scu
 
 
+class PlatformTls(Section, frozen=True, kw_only=True):
+    """TLS to Clara Platform; paths are absolute."""
+
+    enabled: bool
+    ca_file: str | None
+    certificate_file: str | None
+    key_file: str | None
+
+
 class Platform(Section, frozen=True, kw_only=True):
     """Where jobs go; `metadata_dicom_source` holds tags as eight upper-case hex digits."""
 
@@ -87,6 +96,8 @@ class Platform(Section, frozen=True, kw_only=True):
     upload_metadata: bool
     metadata_dicom_source: tuple[str, ...]
     concurrent_runs: int
+    timeout_seconds: float
+    tls: PlatformTls
 
 
 class Services(Section, frozen=True, kw_only=True):

@@ -32,7 +32,11 @@ def open_platform(
     endpoint = settings.services.platform.endpoint
     if endpoint == EMBEDDED:
         return EmbeddedPlatform(bus, stopping, patience_seconds)
-    raise ConfigurationError(
-        f"DicomAdapter.services.platform.endpoint is {endpoint}: this version has the embedded platform only; "
-        "set it to embedded"
-    )
+    try:
+        from protocol.platforms.clara.clara import ClaraPlatform  # noqa: PLC0415 - loads slowly, and is an extra
+    except ImportError as error:
+        raise ConfigurationError(
+            f"DicomAdapter.services.platform.endpoint is {endpoint}, and what speaks with Clara Platform is not "
+            f"installed here ({error.name}): install dicom-adapter[clara], or set it to embedded"
+        ) from error
+    return ClaraPlatform(settings, stopping)

@@ -12,11 +12,10 @@ import pytest
 
 from protocol import messages
 from protocol.clock import NANOSECONDS
-from protocol.errors import ConfigurationError
 from protocol.ledger import Instance, Submission
 from protocol.spool import walk_files
 from protocol.states import JobState, RunState
-from tests.actors.launcher import Launcher, wait_until
+from tests.actors.launcher import wait_until
 from tests.actors.platform.world import World
 
 DONE = (JobState.COMPLETED,)
@@ -277,10 +276,3 @@ def test_a_drain_ends_soon_and_the_next_process_goes_on(world: World, counting: 
     world.launcher.start("platform")
     world.launcher.start("submitter")
     world.wait_run(job_id, RunState.SUCCEEDED)
-
-
-def test_another_platform_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    with Launcher(tmp_path, "DicomAdapter.services.platform.endpoint=clara:5000") as launcher:
-        submitter = launcher.start("submitter", ready=False)
-        assert submitter.wait_ended() == ConfigurationError.exit_code
-        assert "embedded platform only; set it to embedded" in submitter.log_text()
