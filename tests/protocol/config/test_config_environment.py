@@ -108,6 +108,16 @@ def test_token_file(settings_of, tmp_path, content, reason):
     assert reason in problem
 
 
+def test_what_clara_platform_needs(settings_of, tmp_path):
+    """A file of TLS that is not there is named."""
+    path = "DicomAdapter.services.platform"
+    sets = {f"{path}.endpoint": "clara:1", f"{path}.tls.enabled": True, f"{path}.tls.caFile": tmp_path / "ca.pem"}
+    (problem,) = check_environment(settings_of(**sets))
+    assert problem.startswith(f"{path}.tls.caFile: {tmp_path}/ca.pem cannot be read")
+    (tmp_path / "ca.pem").write_text("-")
+    assert check_environment(settings_of(**sets)) == []
+
+
 def test_quota_larger_than_the_file_system(settings_of):
     """Quotas that cannot be reached, and a reserve that is not free, are warned of."""
     settings = settings_of(

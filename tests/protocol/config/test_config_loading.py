@@ -9,6 +9,9 @@ from protocol.errors import ConfigurationError
 PORT = "DicomAdapter.dicom.scp.port"
 SYNTAXES = "DicomAdapter.dicom.scp.verification.transferSyntaxes"
 
+PLATFORM = "DicomAdapter.services.platform"
+CLARA = {f"{PLATFORM}.endpoint": "clara:50051"}
+
 
 def test_each_source_wins_over_the_one_before(configure, tmp_path):
     """Default, file, the environment's file, values.yaml, environment, --set: in this order."""
@@ -113,6 +116,12 @@ def test_wrong_sets(problems, text, problem):
             {"DicomAdapter.storage.volumeSize": "5G"},
             "DicomAdapter.storage.volumeSize: 5000000000 bytes are no more than",
         ),
+        ({f"{PLATFORM}.tls.enabled": True}, "jobs run on this machine"),
+        ({**CLARA, f"{PLATFORM}.tls.caFile": "/ca"}, "is false, and caFile is given"),
+        (
+            {**CLARA, f"{PLATFORM}.tls.enabled": True, f"{PLATFORM}.tls.keyFile": "/k"},
+            "tls.certificateFile: is not given, and the other one is",
+        ),
     ],
 )
 def test_contradictions(problems, written, problem):
@@ -130,9 +139,10 @@ def test_what_gives_something_up_is_warned_of(configure):
             "DicomAdapter.storage.syncOnStore": False,
             "DicomAdapter.api.bind": "::",
             "DicomAdapter.api.allowAnonymous": True,
+            **CLARA,
         }
     )
-    assert len(loaded.warnings) == 4
+    assert len(loaded.warnings) == 5
 
 
 def test_surroundings(configure, tmp_path, monkeypatch):

@@ -50,6 +50,8 @@ STORAGE, API = "DicomAdapter.storage.", "DicomAdapter.api."
 SYNTAX = "1.2.840.10008.1.2"
 OPEN = {"DicomAdapter.api.allowAnonymous": True}
 NO_RESERVE = {"DicomAdapter.storage.reserveSpaceGB": 0}
+CLARA = {PLATFORM + "endpoint": "clara:1"}
+TLS = {**CLARA, PLATFORM + "tls.enabled": True}
 TAGS = ["00080020", "00080060", "00081030", "0008103E", "00100020", "00100030", "00101010", "0020000D"]
 
 TABLE = {
@@ -97,6 +99,15 @@ TABLE = {
         80020,
     ),
     PLATFORM + "concurrentRuns": whole(CORES, 1, 1000),
+    PLATFORM + "timeoutSeconds": seconds(30, 0.1, 3600),
+    PLATFORM + "tls.enabled": flag(False)._replace(beside=CLARA),
+    PLATFORM + "tls.caFile": Limits(None, "/t", "/a/" + "b" * 200, " ", "/a\nb", ["/t"], beside=TLS),
+    PLATFORM + "tls.certificateFile": Limits(
+        None, "/t", "/a/" + "b" * 200, " ", "/a\nb", ["/t"], beside={**TLS, PLATFORM + "tls.keyFile": "/k"}
+    ),
+    PLATFORM + "tls.keyFile": Limits(
+        None, "/t", "/a/" + "b" * 200, " ", "/a\nb", ["/t"], beside={**TLS, PLATFORM + "tls.certificateFile": "/c"}
+    ),
     "DicomAdapter.services.resultsServiceEndpoint": Limits(
         "embedded", "http://h", Is("https://h:65535/x/", "https://h:65535/x"), "h:80", "http://h:65536", True
     ),
