@@ -195,7 +195,7 @@ def test_an_upload_goes_on_where_it_was_and_repeats_harmlessly(world: World, her
     job = Job.get(Job.job_id == world.job(group_id, "p"))
     payload = tmp_path / "spool" / "platform" / "p"
     payload.mkdir()
-    first, second = files(group_id, world.spool)
+    first, second = files(job, world.spool)
     on_platform = PlatformJob(job_id=job.job_id, platform_job_id="r", payload_id="p", payload_directory=str(payload))
     platform = here.actor._platform
     (payload / Path(first[0].name).parent).mkdir(parents=True)
@@ -208,7 +208,7 @@ def test_an_upload_goes_on_where_it_was_and_repeats_harmlessly(world: World, her
 
 def test_where_no_link_can_be_made_files_are_copied_once(world: World, here: Here) -> None:
     """A payload on another file system: whole under their names, or not there."""
-    (page,) = files(world.group(3), world.spool)
+    (page,) = files(Job.get(Job.job_id == world.job(world.group(3), "p")), world.spool)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
         if os.stat(other).st_dev == world.spool.root.stat().st_dev:
             pytest.skip("there is no second file system")
