@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pydicom
 import pytest
 
@@ -254,6 +255,32 @@ def test_a_request_that_waits_for_a_source_can_be_given_up(world: World) -> None
     world.gateway.wait_for(
         lambda: status(world.gateway, "GIVEN-UP")["platform"]["status"] == "Canceled", 30.0, "cancellation"
     )
+
+
+def test_results_come_back_to_the_output_resources(world: World, tmp_path: Path) -> None:
+    """A pipeline makes new instances of a request's data; Orthanc has them afterwards, by STOW-RS and its password."""
+    script = tmp_path / "answer.py"
+    script.write_text(
+        "import pathlib, sys, pydicom\n"
+        "for path in pathlib.Path(sys.argv[1]).rglob('*.dcm'):\n"
+        "    dataset = pydicom.dcmread(path)\n"
+        "    dataset.SeriesInstanceUID = dataset.SeriesInstanceUID[:50] + '.99'\n"
+        "    dataset.SOPInstanceUID = dataset.SOPInstanceUID[:50] + '.99'\n"
+        "    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID\n"
+        "    dataset.save_as(pathlib.Path(sys.argv[2]) / path.name)\n"
+    )
+    pipeline = world.gateway.add_pipeline("answer", [sys.executable, str(script), "{input}", "{output}"])
+    request = body("OUTPUTS", pipeline, [by_study(world.other.uid)], [world.web()], outputResources=[world.web()])
+    submit(world.gateway, request)
+    wait_succeeded(world.gateway, "OUTPUTS")
+    expected = {f"{uid[:50]}.99" for uid in world.other.files}
+
+    def there() -> bool:
+        url = f"http://127.0.0.1:{world.http}/dicom-web/studies/{world.other.uid}/instances"
+        answer = httpx.get(url, auth=(USER, PASSWORD), headers={"Accept": "application/dicom+json"})
+        return expected <= {row["00080018"]["Value"][0] for row in answer.json()}
+
+    world.gateway.wait_for(there, 60.0, "results in Orthanc")
 
 
 def test_credentials_stand_nowhere(world: World) -> None:

@@ -15,9 +15,9 @@ _MEGABYTE = 1024 * 1024
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_a_study_of_3_gb(tmp_path: Path) -> None:
-    """One instance of 1 GB, and 4000 of half a megabyte."""
-    huge = make_huge(tmp_path / "huge" / "huge.dcm", "PAT-HUGE", 1024 * _MEGABYTE)
-    many = make_study(tmp_path / "many", "PAT-HUGE", 4000, study_uid=huge.uid)
+    """One instance of 256 MB, and 5500 of half a megabyte."""
+    huge = make_huge(tmp_path / "huge" / "huge.dcm", "PAT-HUGE", 256 * _MEGABYTE)
+    many = make_study(tmp_path / "many", "PAT-HUGE", 5500, study_uid=huge.uid)
     with (
         orthanc(tmp_path / "orthanc", users={USER: PASSWORD}) as ports,
         Gateway(tmp_path / "gateway") as gateway,
