@@ -12,6 +12,9 @@ import msgspec
 
 from protocol.spool import write_durably
 
+EXPECTED_SECONDS = 120.0
+"""How long an expectation holds that nobody renews."""
+
 
 class ExpectedMove(msgspec.Struct, frozen=True, kw_only=True):
     """A host that may send to our own AE title.

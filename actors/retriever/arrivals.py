@@ -19,11 +19,8 @@ from protocol.access import normalize_address
 from protocol.clock import NANOSECONDS
 from protocol.errors import StorageError
 from protocol.inference import Selection
-from protocol.moves import ExpectedMove, MovesFile
+from protocol.moves import EXPECTED_SECONDS, ExpectedMove, MovesFile
 from protocol.spool import Spool
-
-EXPECTED_SECONDS = 120.0
-REFRESH_SECONDS = 30.0
 
 
 class Arrivals:

@@ -1,7 +1,9 @@
 """What a retrieved file is: read from its header, as far as the last element that is needed, never pixels."""
 
+import logging
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Collection
 from io import BytesIO
@@ -23,6 +25,8 @@ _INFLATED_BYTES = 8 * 1024 * 1024
 
 # A value that breaks a rule is none of our business, and a warning would name it.
 config.settings.reading_validation_mode = config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="pydicom")
 
 
 class NotDicomError(Exception):

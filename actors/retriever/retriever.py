@@ -8,21 +8,16 @@ import functools
 import threading
 import time
 from concurrent.futures import Future
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 import peewee as pw
 
 from actors.actor import Actor
-from actors.retriever.arrivals import REFRESH_SECONDS, Arrivals
 from actors.retriever.journal import Journal
 from actors.retriever.offers import Offers
-from actors.retriever.round import Outcome, Round
-from actors.retriever.shelf import Shelf
-from actors.retriever.sources.base import DicomSource
-from actors.retriever.sources.dicomweb import DicomWeb
-from actors.retriever.sources.dimse import Dimse, Incoming
-from actors.retriever.stock import Kept, Stock, is_instance
+from actors.retriever.outcome import Kept, Outcome
+from actors.retriever.shelf import clear_incoming, is_instance
 from protocol import channels, killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.birth import Birth
@@ -30,12 +25,15 @@ from protocol.board import Intake
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
 from protocol.errors import AdapterError
-from protocol.inference import DimseSource, Order, Source
+from protocol.inference import Order
 from protocol.ledger import InferenceRequest, Job, Ledger, Retrieval, Submission, pages, tuples
 from protocol.priority import queue_rank
 from protocol.spool import Spool
 from protocol.states import JobState, RequestState, advance
 from protocol.vault import Vault
+
+if TYPE_CHECKING:
+    from actors.retriever.workshop import Workshop
 
 PLACES = 4
 MOST_TRIES = 3
@@ -46,6 +44,7 @@ _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
 _BEGIN_SECONDS = 0.25
 _GRACE_SECONDS = 2.0
 _SWEEP_SECONDS = 5.0
+_MOVES_SECONDS = 30.0  # well below `protocol.moves.EXPECTED_SECONDS`
 _MESSAGE_LENGTH = 4000
 _SUCCESS, _FAIL, _UNKNOWN = "Success", "Fail", "Unknown"
 
@@ -84,6 +83,8 @@ class Retriever(Actor):
         super().__init__(birth, settings)
         self._pending: dict[str, Pending] = {}
         self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._workshop: Workshop | None = None
 
     def start(self) -> None:
         """Take over what the last process left.
@@ -98,9 +99,7 @@ class Retriever(Actor):
         self._availability = Availability(self._ledger, self.log)
         self._journal = Journal(self, self._ledger, self._availability)
         self._jobs = self.bus.sender(channels.JOBS)
-        self._arrivals = Arrivals(self._spool)
-        self._incoming = Incoming(self._spool)
-        self._incoming.clear()
+        clear_incoming(self._spool)
         self._offers = Offers(self, self._journal, self._vault, self._accepted)
         unfinished = InferenceRequest.state.in_((RequestState.QUEUED, RequestState.IN_PROCESS))
         for page in pages(InferenceRequest.select().where(unfinished), InferenceRequest.transaction_id):
@@ -109,7 +108,7 @@ class Retriever(Actor):
         self._offers.resume()
         self.every(_BEGIN_SECONDS, self._begin_some)
         self.every(_SWEEP_SECONDS, self._sweep)
-        self.every(REFRESH_SECONDS, self._refresh_moves)
+        self.every(_MOVES_SECONDS, self._refresh_moves)
 
     def after_turn(self) -> None:
         """Write what this turn brought."""
@@ -176,11 +175,30 @@ class Retriever(Actor):
         """A thread that nobody waits for at the end: what it is doing then is done again by the next process."""
         threading.Thread(target=self._retrieve, args=(pending,), daemon=True, name="retrieve").start()
 
+    def _open_workshop(self) -> "Workshop":
+        """Several threads may need it first."""
+        from actors.retriever.workshop import Workshop  # noqa: PLC0415 - the start of this process is waited for
+
+        with self._lock:
+            if self._workshop is None:
+                self._workshop = Workshop(self._spool, self.board)
+            return self._workshop
+
     def _retrieve(self, pending: Pending) -> None:
         """In a thread: one round."""
         try:
             order = msgspec.json.decode(self._vault.open(pending.row.request), type=Order)
-            outcome = self._round(pending, order).run()
+            outcome = (
+                self._open_workshop()
+                .round(
+                    order,
+                    pending.job_id,
+                    self.settings,
+                    stopped=lambda: self._stopping.is_set() or pending.stopped.is_set(),
+                    report=lambda kept: self.post(lambda: self._record(pending, kept)),
+                )
+                .run()
+            )
         except pw.PeeweeException as error:
             outcome = Outcome(broken_off=f"the ledger could not be read: {type(error).__name__}")
         except (AdapterError, msgspec.MsgspecError) as error:
@@ -191,26 +209,6 @@ class Retriever(Actor):
         finally:
             self._ledger.close()  # this thread's connection
         self.post(lambda: self._round_ended(pending, outcome))
-
-    def _round(self, pending: Pending, order: Order) -> Round:
-        stock = Stock(
-            job_id=pending.job_id,
-            shelf=Shelf(self._spool, pending.job_id),
-            tags=self._tags(),
-            stopped=lambda: self._stopping.is_set() or pending.stopped.is_set(),
-            has_room=lambda: self.board.intake is Intake.OPEN,
-            report=lambda kept: self.post(lambda: self._record(pending, kept)),
-        )
-        return Round(order=order, stock=stock, open_dicom=self._open_dicom)
-
-    def _tags(self) -> tuple[str, ...]:
-        platform = self.settings.services.platform
-        return tuple(platform.metadata_dicom_source) if platform.upload_metadata else ()
-
-    def _open_dicom(self, source: Source) -> DicomSource:
-        if isinstance(source, DimseSource):
-            return Dimse(source, self.settings.dicom.scu.ae_title, self._arrivals, self._incoming)
-        return DicomWeb(source)
 
     def _record(self, pending: Pending, kept: list[Kept]) -> None:
         """Files of a round are durable."""
@@ -350,7 +348,8 @@ class Retriever(Actor):
 
     def _refresh_moves(self) -> None:
         try:
-            self._arrivals.refresh()
+            if self._workshop is not None:
+                self._workshop.arrivals.refresh()
         except AdapterError as error:
             self.log.warning("moves_not_written", reason=str(error))
 

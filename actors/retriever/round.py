@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
-
+from actors.retriever.outcome import Outcome
 from actors.retriever.sources.base import AwayError, DeniedError, DicomSource, PausedError, StoppedError
 from actors.retriever.sources.fhir import Fhir, check_resource
 from actors.retriever.stock import Stock
@@ -31,22 +30,6 @@ _UIDS_AT_ONCE = 100
 _MOST_PROBLEMS = 20
 
 Found = TypeVar("Found")
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a round ended.
-
-    Args:
-        missing: what was wanted and not found, without patient data.
-        problems: what sources said.
-        away: whether a source could not be reached, so that this was no try.
-        broken_off: why it ended before its end, which is no try either.
-    """
-
-    missing: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
-    away: bool = False
-    broken_off: str = ""
 
 
 class Round:

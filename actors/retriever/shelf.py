@@ -9,6 +9,7 @@ A file's name tells what it is, so that what a killed process left is known with
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 from protocol import killpoints
@@ -31,6 +32,21 @@ INSTANCES, RESOURCES = REQUEST_DIRECTORIES
 def instance_path(sop_instance_uid: str) -> str:
     """Where an instance is, below its request's directory."""
     return f"{INSTANCES}/{sop_instance_uid}{INSTANCE_SUFFIX}"
+
+
+def is_instance(path: str) -> bool:
+    """Whether a path below a request's directory is an instance's."""
+    return path.startswith(f"{INSTANCES}/") and path.endswith(INSTANCE_SUFFIX)
+
+
+def incoming(spool: Spool) -> Path:
+    """Where objects of C-GETs are written before they are taken over."""
+    return spool.requests / ".incoming"
+
+
+def clear_incoming(spool: Spool) -> None:
+    """Delete what C-GETs that broke off, or a killed process, have left."""
+    shutil.rmtree(incoming(spool), ignore_errors=True)
 
 
 class Shelf:

@@ -10,34 +10,18 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from actors.retriever.identity import Identity, NotDicomError, identify
+from actors.retriever.outcome import Kept
 from actors.retriever.shelf import INSTANCES, RESOURCES, Shelf, instance_path
 from actors.retriever.sources.base import PausedError, StoppedError
 from protocol.errors import StorageError
 from protocol.inference import Selection
 from protocol.ledger import Retrieval, pages
-from protocol.spool import INSTANCE_SUFFIX, Part, payload_name
+from protocol.spool import Part, payload_name
 
 _BATCH = 200
 _BATCH_SECONDS = 1.0
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
-
-
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that is durable; its fields are those of its row, and whether a receiver has counted its bytes."""
-
-    path: str
-    name: str
-    size: int
-    study_uid: str = ""
-    series_uid: str = ""
-    sop_instance_uid: str = ""
-    attributes: dict[str, str] = {}
-    source: int = 0
-    retrieved_ns: int
-    counted: bool = False
 
 
 class Stock:
@@ -248,8 +232,3 @@ def _write_all(fd: int, chunk: bytes) -> None:
     rest = memoryview(chunk)
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def is_instance(path: str) -> bool:
-    """Whether a path below a request's directory is an instance's."""
-    return path.startswith(f"{INSTANCES}/") and path.endswith(INSTANCE_SUFFIX)

@@ -6,7 +6,6 @@ association; pynetdicom writes it to a file in pieces, which is then taken over.
 
 import contextlib
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -26,6 +25,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined] # made when it 
 )
 
 from actors.retriever.arrivals import Arrivals
+from actors.retriever.shelf import clear_incoming, incoming
 from actors.retriever.sources.base import AwayError, DeniedError, DicomSource, PausedError, Sink, StoppedError
 from protocol.errors import AdapterError, StorageError
 from protocol.inference import AccessionStudies, DimseSource, PatientStudies, Selection
@@ -62,7 +62,8 @@ class Incoming:
     """
 
     def __init__(self, spool: Spool) -> None:
-        self._directory = spool.requests / ".incoming"
+        self._spool = spool
+        self._directory = incoming(spool)
         self._lock = threading.Lock()
         self._users = 0
 
@@ -80,11 +81,7 @@ class Incoming:
             with self._lock:
                 self._users -= 1
                 if not self._users:
-                    self.clear()
-
-    def clear(self) -> None:
-        """Delete what a C-GET that broke off has left."""
-        shutil.rmtree(self._directory, ignore_errors=True)
+                    clear_incoming(self._spool)
 
 
 class Dimse(DicomSource):

@@ -8,10 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pydicom
 
-from actors.retriever.round import Outcome, Round
+from actors.retriever.outcome import Kept, Outcome
+from actors.retriever.round import Round
 from actors.retriever.shelf import Shelf
 from actors.retriever.sources.dicomweb import DicomWeb
-from actors.retriever.stock import Kept, Stock
+from actors.retriever.stock import Stock
 from protocol.inference import Credentials, HttpSource, Order, Source, Wanted
 from protocol.ledger import Ledger
 from protocol.spool import Spool
