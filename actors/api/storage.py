@@ -16,11 +16,12 @@ from msgspec import Meta
 from actors.api.book import Book
 from actors.api.entities import Entity
 from protocol.board import Board, Intake
-from protocol.ledger import Group, Instance, Job, Reclaim, Run, Submission, tuples
+from protocol.ledger import Group, Instance, Job, Reclaim, Retrieval, Run, Submission, tuples
 from protocol.states import GroupState, InstanceState, JobState, RunState
 
 _FRESH_SECONDS = 2.0
 _FRESH_TIMES = 10  # and so many times what a sum takes: with a million instances on record that is some seconds
+_REQUESTS = "(inference requests)"
 _OVER = (JobState.COMPLETED, JobState.DISCARDED)
 _RUNNING = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
 
@@ -31,6 +32,7 @@ class Hold(enum.StrEnum):
     FAULTED = "faulted"
     QUEUED = "queued"
     PIPELINE = "waiting for its pipeline"
+    RETRIEVING = "waiting for its retrieval"
     COLLECTING = "waiting for its group"
     REPEATS = "kept for repeats"
     QUARANTINED = "quarantined"
@@ -44,7 +46,7 @@ _STRENGTH = {hold: place for place, hold in enumerate(Hold)}
 class Holder(Entity, frozen=True, kw_only=True):
     """Instances, or results, that one AE title has in the spool for one reason."""
 
-    ae_title: Annotated[str, Meta(description="Called AE title.", examples=["COVIDAET"])]
+    ae_title: Annotated[str, Meta(description=f"Called AE title, or {_REQUESTS}.", examples=["COVIDAET"])]
     what: Annotated[str, Meta(description=f"Why: {', '.join(Hold)}.", examples=[Hold.QUEUED.value])]
     instances: Annotated[int, Meta(description="How many; of results, how many runs have some.", examples=[400])]
     bytes: Annotated[int, Meta(examples=[210_000_000])]
@@ -102,8 +104,11 @@ class Storage:
                 hold = groups.get(group_id) if group_id is not None else _without_group(state)
                 if hold is not None:  # else its files are gone, and its rows will be
                     sums[ae_title, hold].add(count, size)
+            for submission, run, count, size in tuples(_retrieved()):
+                hold = _of_job("", submission, run)
+                sums[_REQUESTS, Hold.RETRIEVING if submission == JobState.CREATED else hold].add(count, size)
             for ae_title, count, size in tuples(_results()):
-                sums[ae_title, Hold.RESULTS].add(count, size)
+                sums[ae_title or _REQUESTS, Hold.RESULTS].add(count, size)
         holders = (
             Holder(ae_title=ae_title, what=hold.value, instances=each.count, bytes=each.bytes)
             for (ae_title, hold), each in sums.items()
@@ -159,6 +164,18 @@ def _instances() -> Any:
     without_group = pw.Case(None, [(Instance.group_id.is_null(), Instance.state)], "")
     counted = (pw.fn.COUNT(Instance.identifier), pw.fn.SUM(Instance.size))
     return Instance.select(*group, without_group, *counted).group_by(*group, without_group)
+
+
+def _retrieved() -> Any:
+    """Files of requests whose job has not got them, or whose run reads them; others are deleted, or will be soon."""
+    states = (Submission.state, Run.state)
+    return (
+        Retrieval.select(*states, pw.fn.COUNT(Retrieval.path), pw.fn.SUM(Retrieval.size))
+        .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Retrieval.job_id))
+        .join(Run, pw.JOIN.LEFT_OUTER, on=(Run.job_id == Retrieval.job_id))
+        .where(Submission.state.is_null() | Submission.state.not_in(_OVER) | Run.state.in_(_RUNNING))
+        .group_by(*states)
+    )
 
 
 def _results() -> Any:

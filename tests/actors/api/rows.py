@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from protocol.ledger import Group, Instance, InstanceHistory, Job, Run, Submission
-from protocol.states import GroupState, InstanceState, JobState, RunState
+from protocol.ledger import Group, InferenceRequest, Instance, InstanceHistory, Job, Retrieval, Run, Submission
+from protocol.states import GroupState, InstanceState, JobState, RequestState, RunState
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -96,3 +96,39 @@ def run(job_id: str, state: RunState, **columns: Any) -> None:
         **columns,
     }
     Run.create(**values)
+
+
+def retrieval(job_id: str, **columns: Any) -> None:
+    """A file that was retrieved for the job of an inference request."""
+    values: dict[str, Any] = {
+        "job_id": job_id,
+        "path": "dcm/1.2.3.1.dcm",
+        "name": "dcm/PAT-SECRET/1.2.3/1.2.3.4/1.2.3.1.dcm",
+        "size": 1000,
+        "study_uid": "1.2.3",
+        "source": 0,
+        "retrieved_ns": START + 3 * SECOND,
+        **columns,
+    }
+    Retrieval.create(**values)
+
+
+def request(job_id: str, transaction_id: str, **columns: Any) -> None:
+    """An inference request that is retrieved."""
+    values: dict[str, Any] = {
+        "transaction_id": transaction_id,
+        "job_id": job_id,
+        "job_name": transaction_id.lower(),
+        "platform_job_id": f"platform-{job_id}",
+        "payload_id": f"payload-{job_id}",
+        "pipeline_id": "p",
+        "priority": "higher",
+        "digest": "",
+        "request": "sealed",
+        "outputs": "sealed",
+        "state": RequestState.QUEUED,
+        "created_ns": START + SECOND,
+        "updated_ns": START + 2 * SECOND,
+        **columns,
+    }
+    InferenceRequest.create(**values)

@@ -58,6 +58,18 @@ def test_every_reason_has_its_sum(running: Surroundings, ledger: Ledger) -> None
         members(gone, 6)
         Reclaim.create(group_id=gone, files=6, bytes=6000, reclaimed_ns=rows.START)
         members(closed("past", JobState.COMPLETED, state=GroupState.RECLAIMED), 4, history=True)
+        for number, (job, run) in enumerate(
+            [
+                (JobState.CREATED, None),
+                (JobState.FAULTED, None),
+                (JobState.COMPLETED, RunState.RUNNING),
+                (JobState.COMPLETED, RunState.SUCCEEDED),
+            ]
+        ):
+            rows.submission(f"request-{number}", job)
+            if run is not None:
+                rows.run(f"request-{number}", run)
+            rows.retrieval(f"request-{number}", size=10 + number)
 
     wanted = {
         ("COVIDAET", "waiting for its group"): (2, 2000),
@@ -68,6 +80,9 @@ def test_every_reason_has_its_sum(running: Surroundings, ledger: Ledger) -> None
         ("COVIDAET", "quarantined"): (1, 1000),
         ("COVIDAET", "discarded"): (1, 1000),
         ("COVIDAET", "results of pipelines"): (1, 77),
+        ("(inference requests)", "waiting for its retrieval"): (1, 10),
+        ("(inference requests)", "faulted"): (1, 11),
+        ("(inference requests)", "waiting for its pipeline"): (1, 12),
     }
     wait_until(lambda: held(running.rest) == wanted, "sums that are not of the test before")
     sizes = [one["bytes"] for one in running.rest.get("/api/storage").json()["holders"]]
