@@ -7,11 +7,12 @@ import stat
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from protocol import messages
+from protocol import channels, messages
 from protocol.errors import RefusedError
 from protocol.ledger import Pipeline, Run
 from protocol.spool import walk_files
@@ -19,12 +20,14 @@ from protocol.states import RunState
 from tests.actors.launcher import wait_until
 from tests.actors.platform.world import World
 
+_PLACES = 4
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may run pipelines as another user")
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with World(tmp_path_factory.mktemp("runs"), "DicomAdapter.services.platform.concurrentRuns=4") as world:
+    with World(tmp_path_factory.mktemp("runs"), f"DicomAdapter.services.platform.concurrentRuns={_PLACES}") as world:
         world.launcher.start("platform")
         yield world
 
@@ -113,6 +116,7 @@ def test_a_command_that_cannot_be_executed_says_why(world: World, tmp_path: Path
         "no-such-command": "command not found: no-such-command",
         str(plain): f"the command {plain} cannot be executed: Permission denied",
         str(script): f"the interpreter in the first line of {script} was not found",
+        'no "such"\\\nc\u00f6mmand \U0001f600': 'command not found: no "such"\\\nc\u00f6mmand \U0001f600',
     }
     jobs = {command: world.start_run(world.pipeline(command, "{input}")) for command in reasons}
     for command, job_id in jobs.items():
@@ -236,6 +240,47 @@ def test_commands_are_repeatable_under_the_jobs_uuid(world: World) -> None:
     assert world.ask_platform(messages.StartRun(run_id=created.run_id)) == messages.Done()
     assert (world.spool.platform / "counted").read_text() == "once\n"
     (world.spool.platform / "counted").unlink()
+
+
+def test_commands_that_come_together_are_all_done_and_answered_each_for_itself(world: World) -> None:
+    """The same jobs from several submitters at once, one of them for a pipeline that is not there: one run a job."""
+    pipeline = world.shell("true")
+    jobs = {str(uuid.uuid4()): pipeline for _ in range(11)} | {str(uuid.uuid4()): "not-there"}
+
+    def create(job_id: str) -> messages.Message | str:
+        client = world.bus.client(channels.PLATFORM_COMMANDS)
+        try:
+            return client.ask(
+                messages.CreateRun(job_id=job_id, name="n", pipeline_id=jobs[job_id], priority="normal", metadata={}),
+                30.0,
+            )
+        except RefusedError as error:
+            return str(error)
+        finally:
+            client.close()
+
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(zip([*jobs, *jobs], pool.map(create, [*jobs, *jobs]), strict=True))
+    for job_id, answer in answers:
+        if jobs[job_id] == pipeline:
+            assert isinstance(answer, messages.RunCreated)
+            assert Path(answer.payload_directory).is_dir()
+            assert answer.run_id == world.run(job_id).run_id
+        else:
+            assert isinstance(answer, str)
+            assert "not-there is not registered" in answer
+            assert not Run.select().where(Run.job_id == job_id).exists()
+
+
+def test_no_more_pipelines_run_at_a_time_than_there_are_places(world: World) -> None:
+    """A place is given on when its pipeline has ended, and not sooner."""
+    pipeline = world.shell("sleep 0.2")
+    runs = [world.wait_run(job_id) for job_id in [world.start_run(pipeline) for _ in range(10)]]
+    assert {run.state for run in runs} == {RunState.SUCCEEDED}
+    results = [json.loads((world.output(run.job_id).parent / "result.json").read_text()) for run in runs]
+    for result in results:
+        running = [other for other in results if other["started_ns"] <= result["started_ns"] < other["ended_ns"]]
+        assert len(running) <= _PLACES
 
 
 def test_an_unknown_pipeline_is_refused_with_a_remedy(world: World) -> None:
