@@ -231,10 +231,10 @@ class Server:
         self.stop()
 
 
-def storescp(directory: Path, *, options: Sequence[str] = ("+xa", "+B", "-pm")) -> Server:
+def storescp(directory: Path, *, options: Sequence[str] = ("+xa", "+B", "-pm"), port: int = 0) -> Server:
     """DCMTK's storescp, which by default takes every syntax and SOP class and keeps the bytes as they come."""
     directory.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     command = ["storescp", "-v", "+uf", "-pdu", "131072", "-od", directory, *options, str(port)]
     return Server(command, port, directory.with_name(f"{directory.name}.log"))
 

@@ -59,7 +59,7 @@ class Exporter(Actor):
         self._work: deque[Callable[[], None]] = deque()
         self._records = Records(self._ledger, self._availability)
         self._platform = self._open_platform()
-        self._payloads = Payloads(spool, self._platform)
+        self._payloads = Payloads(spool, self._platform, lambda: self.board.intake is not Intake.PAUSED)
         self._lanes: Lanes[Batch] = Lanes(scu.maximum_number_of_associations, _STOW_SLOTS, random.Random())  # noqa: S311
         self._helpers = ThreadPoolExecutor(_HELPERS, thread_name_prefix="export")
         self._flow = Flow(
@@ -221,10 +221,15 @@ class Exporter(Actor):
             service=clara,
             agents=tuple(dict.fromkeys((scu.ae_title, scu.export.agent))),
             log=self.log,
-            may_take=lambda: self.board.intake is not Intake.PAUSED and len(self._flow.tasks) < _MOST_TASKS,
+            may_take=self._may_take,
             offered=lambda offers: self.post(lambda: self._offered(offers, clara.origin)),
             reported=lambda task_id, report: self.post(lambda: self._reported(task_id, report)),
         )
+
+    def _may_take(self) -> bool:
+        """Whether more tasks of others are welcome: there is room for what must be downloaded for them."""
+        has_room = self._platform is None or self.board.intake is not Intake.PAUSED
+        return has_room and len(self._flow.tasks) < _MOST_TASKS
 
     def _poll(self) -> None:
         """Ask a results service that is not ours, when the last answer is in; and see what is due."""

@@ -7,11 +7,11 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import BinaryIO, Protocol
 
 from actors.exporter.tasks import Fetched
-from protocol.errors import AdapterError, RefusedError, UnavailableError
+from protocol.errors import AdapterError, RefusedError, StorageError, UnavailableError
 from protocol.ledger import ExportTask, Result, Run
 from protocol.spool import DIRECTORY_MODE, FILE_MODE, Spool
 from protocol.states import RunState, is_final
@@ -37,21 +37,15 @@ class Payloads:
     Args:
         spool: where downloads go.
         platform: where they come from; None when the platform is the embedded one.
+        has_room: whether the disk may take downloads now.
     """
 
-    def __init__(self, spool: Spool, platform: Downloads | None) -> None:
+    def __init__(self, spool: Spool, platform: Downloads | None, has_room: Callable[[], bool]) -> None:
         self._root = spool.root / "exports"
         self._spool = spool
         self._platform = platform
+        self._has_room = has_room
         self._root.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-
-    def downloads(self, task: ExportTask) -> bool:
-        """Whether the task's files must be downloaded, which needs room on the disk.
-
-        Raises:
-            peewee.PeeweeException: the ledger does not answer.
-        """
-        return self._platform is not None and _run_of(task) is None
 
     def fetch(self, task: ExportTask, uris: Collection[str], stopping: threading.Event) -> Fetched:
         """Find files of a task.
@@ -103,6 +97,8 @@ class Payloads:
     def _download(
         self, platform: Downloads, task: ExportTask, uris: Collection[str], stopping: threading.Event
     ) -> Fetched:
+        if not self._has_room():
+            raise StorageError("the disk has no room for downloads now: see dicom-adapter status")
         directory = self._root / task.task_id
         self.discard(task.task_id)
         directory.mkdir(mode=DIRECTORY_MODE)
