@@ -9,7 +9,7 @@ import pydicom
 
 from tests.gateway import Gateway
 from tests.peers import free_port, orthanc, storescp, storescu
-from tests.samples import dataset_bytes, make_study
+from tests.samples import dataset_bytes, dataset_offset, make_study
 
 _COPYING = """
 import os, shutil
@@ -30,22 +30,24 @@ def received(directory: Path) -> dict[str, Path]:
 
 
 def test_the_whole_circle(gateway: Gateway, tmp_path: Path) -> None:
-    """A study comes in, results go to storescp and, by STOW, to Orthanc; the datasets are equal, and trace shows it."""
+    """A study comes in, results go to storescp and, by STOW, to two of Orthanc: datasets are equal, trace shows it."""
     study = make_study(tmp_path / "ct", "PAT-CIRCLE", 12)
-    with storescp(tmp_path / "pacs") as pacs, orthanc(tmp_path / "orthanc") as web:
-        url = f"http://127.0.0.1:{web['http']}/dicom-web"
+    with storescp(tmp_path / "pacs") as pacs, orthanc(tmp_path / "one") as one, orthanc(tmp_path / "other") as other:
+        services = [f"http://127.0.0.1:{web['http']}" for web in (one, other)]
+        urls = [f"{service}/dicom-web" for service in services]
         gateway.add_destination("MYPACS", pacs.port)
-        pipeline = gateway.add_pipeline("copying", COPYING, exports=["mypacs", f"dicomweb:{url}"])
+        exports = ["mypacs", *(f"dicomweb:{url}" for url in urls)]
+        pipeline = gateway.add_pipeline("copying", COPYING, exports=exports)
         gateway.add_source("MODALITY")
         gateway.add_aetitle("CIRCLE", pipeline_copying=pipeline)
         assert storescu(gateway.port, study.directory, called="CIRCLE", calling="MODALITY").successes == 12
         gateway.wait_for(
-            lambda: len(tasks := gateway.exports()) == 2 and all(task["state"] == "Succeeded" for task in tasks),
+            lambda: len(tasks := gateway.exports()) == 3 and all(task["state"] == "Succeeded" for task in tasks),
             60.0,
-            "two exports that succeeded",
+            "exports that succeeded",
         )
         listed = json.loads(gateway.cli("exports", "list", "--json").stdout)
-        assert {task["destination"] for task in listed} == {"MYPACS", url}
+        assert {task["destination"] for task in listed} == {"MYPACS", *urls}
         assert {(task["files"], task["delivered"], task["failed"], task["retries"]) for task in listed} == {
             (12, 12, 0, 0)
         }
@@ -53,15 +55,19 @@ def test_the_whole_circle(gateway: Gateway, tmp_path: Path) -> None:
         assert found.keys() == study.files.keys()
         for uid, path in found.items():
             assert dataset_bytes(path) == dataset_bytes(study.files[uid])
-        rest = httpx.Client(base_url=f"http://127.0.0.1:{web['http']}")
-        there = {
-            rest.get(f"/instances/{one}/tags?simplify").json()["SOPInstanceUID"]: one
-            for one in rest.get("/instances").json()
-        }
-        assert there.keys() == study.files.keys()
+        for service in services:
+            with httpx.Client(base_url=service) as rest:
+                there = {}
+                for instance in rest.get("/instances").json():
+                    uid = rest.get(f"/instances/{instance}/tags?simplify").json()["SOPInstanceUID"]
+                    there[uid] = rest.get(f"/instances/{instance}/file").content
+            assert there.keys() == study.files.keys()
+            for uid, data in there.items():
+                assert data[dataset_offset(data) :] == dataset_bytes(study.files[uid])
         told = gateway.cli("trace", study.uid).stdout
         assert "12 files delivered to MYPACS" in told
-        assert f"12 files delivered to {url}" in told
+        for url in urls:
+            assert f"12 files delivered to {url}" in told
 
 
 def test_registered_tasks_and_people(gateway: Gateway, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ class Exporter(Actor):
         self._poller = self._open_poller()
         self._polling = self._looking = False
         self._look_again = self._due = True
+        self._woken_at = 0.0
         self._prober = Prober(self._records, self._vault, scu, self.log, self._helpers, self.post)
         self._commands = Commands(self._records, self._flow, self._lanes, self._prober, self.log)
         rows = self._records.under_way()
@@ -105,7 +106,8 @@ class Exporter(Actor):
             self._read(self._begin_due)
         self._flow.send(time.monotonic())
         next_at = self._lanes.next_at()
-        if next_at is not None:
+        if next_at is not None and next_at != self._woken_at:
+            self._woken_at = next_at
             self.at(next_at, lambda: None)
 
     def drain(self) -> None:

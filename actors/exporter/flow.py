@@ -209,7 +209,7 @@ class Flow:
 
     def _answered(self, batch: Batch, said: Report) -> None:
         missing = batch.answered(said.uri)
-        if missing is None or batch.task.over:
+        if missing is None:
             return
         batch.progress = batch.progress or said.outcome is Outcome.DELIVERED
         self._reports.append((missing, said))
