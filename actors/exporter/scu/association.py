@@ -51,7 +51,7 @@ class FileChangedError(Exception):
 
 
 class Association:
-    """An association, open from the start until `release` or `abort`.
+    """An association, open from the start until `release` or `abort`, or until it breaks.
 
     Args:
         destination: whom to call.
@@ -151,6 +151,10 @@ class Association:
     def abort(self, reason: AbortReason | None = None) -> None:
         """End it at once."""
         self._connection.try_send(encode_abort(reason))
+        self._connection.close()
+
+    def close(self) -> None:
+        """Close the connection, if that is still to be done."""
         self._connection.close()
 
     def _associate(self, calling: str, called: str, pairs: Sequence[Pair]) -> Agreement:

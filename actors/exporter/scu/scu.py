@@ -2,8 +2,9 @@
 
 What one association cannot do is told from what none can. An association that breaks in the middle of an object is
 followed by another one that begins with this object; an object on which a second one breaks too is reported as failed,
-so that it does not hold up the others. A peer that delivers nothing on three associations in a row, that rejects one,
-or that does not answer in time, is down: what was not reported is still to be sent.
+so that it does not hold up the others. So is one that is not answered in time. A peer that takes nothing on three
+associations in a row, that rejects one, or that is too slow for two objects in a row or for the only one, is down:
+what was not reported is still to be sent.
 """
 
 import os
@@ -26,7 +27,9 @@ from protocol.logs import EventLogger
 
 _IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 _MOST_BREAKS = 3
-"""Associations in a row that break before anything was delivered on them."""
+"""Associations in a row that break before anything was answered on them."""
+_MOST_SLOW = 2
+"""Objects in a row that are not answered in time."""
 
 
 class _Outgoing(msgspec.Struct, frozen=True):
@@ -56,6 +59,8 @@ class ScuSender(Sender):
         self._log = EventLogger("adapter.exporter.scu")
         self._broken_on: set[str] = set()  # URIs of files on which an association has broken
         self._breaks = 0
+        self._slow = 0
+        self._answered = False
 
     def deliver(
         self, files: Sequence[OutgoingFile], report: Callable[[Report], None], stopping: threading.Event
@@ -118,13 +123,18 @@ class ScuSender(Sender):
                 waiting.pop()
                 report(said)
         except TooSlowError as error:
-            raise self._down(error) from None
+            self._slow += 1
+            report(_failed(waiting.pop(), f"the destination was too slow for this object: {error}"))
+            if self._slow >= _MOST_SLOW or not (waiting or self._answered):
+                raise self._down(error) from None
         except FileChangedError as error:
             report(_failed(waiting.pop(), str(error)))
         except BrokenError as error:
             self._broke(error, waiting, report)
         else:
             association.release()
+        finally:
+            association.close()
 
     def _send(self, association: Association, outgoing: _Outgoing) -> Report:
         refused = association.agreement.refused.get(outgoing.pair)
@@ -140,7 +150,8 @@ class ScuSender(Sender):
             outcome, reason = outcome_of(association.store(outgoing.dicom, fd))
         finally:
             os.close(fd)
-        self._breaks = 0
+        self._breaks = self._slow = 0
+        self._answered = True
         return _report(outgoing, outcome, reason)
 
     def _broke(self, error: BrokenError, waiting: list[_Outgoing], report: Callable[[Report], None]) -> None:

@@ -93,6 +93,7 @@ class StowSender(Sender):
         self._deadlines = deadlines or StowDeadlines()
         self._url = destination.url.rstrip("/")
         self._troubles = 0
+        self._answered = False
 
     def deliver(
         self, files: Sequence[OutgoingFile], report: Callable[[Report], None], stopping: threading.Event
@@ -128,10 +129,13 @@ class StowSender(Sender):
                 except _TroubleError as error:
                     self._trouble(str(error))
                     self._again_or_failed(batch, batches, report, f"the request broke: {error}")
+                    if not batches and not self._answered:
+                        raise self._down(str(error)) from None
                     continue
                 except StorageError as error:
                     self._again_or_failed(batch, batches, report, str(error))
                     continue
+                self._answered = True
                 said = read_answer(answer.content_type, answer.body)
                 match what_next(answer.status, len(batch), said):
                     case Next.DOWN:
@@ -194,9 +198,9 @@ class StowSender(Sender):
         """One request and its answer.
 
         Raises:
-            DestinationDownError: nobody answers, or not in time.
+            DestinationDownError: nobody is there.
             StorageError: a file is the trouble.
-            _TroubleError: the connection broke, or the answer was none of HTTP.
+            _TroubleError: the connection broke, the answer was none of HTTP, or it did not come in time.
         """
         headers = body.headers if body else {"Accept": "application/dicom+json"}
         query = {} if body else {"limit": "1"}
@@ -213,8 +217,10 @@ class StowSender(Sender):
                     data += chunk
                     if len(data) > LONGEST_ANSWER_BYTES:
                         raise _TroubleError("its answer is too long")
+        except httpx.ConnectTimeout:
+            raise self._down("no connection in time") from None
         except (TimeoutError, httpx.TimeoutException):
-            raise self._down("it does not answer in time, or takes what is sent too slowly") from None
+            raise _TroubleError("it does not answer in time, or takes what is sent too slowly") from None
         except (httpx.UnsupportedProtocol, httpx.InvalidURL):
             raise self._down("its address does not begin with http:// or https://") from None
         except httpx.ConnectError as error:

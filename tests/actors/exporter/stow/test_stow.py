@@ -282,9 +282,23 @@ def test_every_wait_has_an_end(tmp_path: Path, serve: Callable[[socket.socket], 
     started = time.monotonic()
     with Raw(serve) as server:
         delivery = Delivery(sender(server.url, deadlines=deadlines), huge.files.values())
-    assert delivery.counts == {}
+    assert delivery.counts == {"failed": 1}
     assert "does not answer in time" in delivery.down
     assert time.monotonic() - started < 5
+
+
+def test_an_object_that_hangs_the_server_does_not_hold_up_the_others(study: Study) -> None:
+    bad = list(study.files)[1]
+
+    def answer(request: Request) -> Reply:
+        if bad in request.objects:
+            threading.Event().wait(1.0)
+        return all_stored(request)
+
+    with StowServer(answer) as server:
+        delivery = Delivery(sender(server.url, deadlines=StowDeadlines(idle_seconds=0.5)), study.part(0, 4))
+    assert delivery.counts == {"delivered": 3, "failed": 1}
+    assert not delivery.down
 
 
 @pytest.mark.parametrize(
