@@ -119,13 +119,13 @@ class Exporter(Actor):
         """Wait for the threads; each of their waits is bounded."""
         self._stopping.set()
         self._flow.stop()
+        if self._platform is not None:
+            self._platform.close()  # ends downloads that hang
         self._flow.close()
         self._polls.shutdown(wait=True, cancel_futures=True)
         self._helpers.shutdown(wait=True, cancel_futures=True)
         if self._clara is not None:
             self._clara.close()
-        if self._platform is not None:
-            self._platform.close()
         self._ledger.close()
 
     def busy_with(self) -> str:

@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol
 from actors.exporter.tasks import Fetched
 from protocol.errors import AdapterError, RefusedError, StorageError, UnavailableError
 from protocol.ledger import ExportTask, Result, Run
+from protocol.platforms.base import PlatformError
 from protocol.spool import DIRECTORY_MODE, FILE_MODE, Spool
 from protocol.states import RunState, is_final
 
@@ -28,6 +29,7 @@ class Downloads(Protocol):
         Raises:
             RefusedError: it is not there.
             UnavailableError, StorageError: it cannot be had now.
+            PlatformError: the platform failed.
         """
 
 
@@ -117,6 +119,8 @@ class Payloads:
             except UnavailableError as error:
                 problems[uri] = f"it could not be downloaded: {error}"
                 unavailable = error
+            except PlatformError as error:
+                problems[uri] = f"it could not be downloaded: {error}"
         if unavailable is not None and not paths:
             raise unavailable
         return Fetched(paths=paths, problems=problems)

@@ -8,6 +8,8 @@ from pathlib import Path
 from protocol.config import load
 from protocol.platforms.clara.clara import ClaraPlatform
 
+PLATFORM = "DicomAdapter.services.platform"
+
 
 @contextlib.contextmanager
 def opened(
@@ -16,8 +18,7 @@ def opened(
     """The platform at an endpoint."""
     config = directory / "appsettings.json"
     config.write_text("{}")
-    path = "DicomAdapter.services.platform"
-    all_sets = [f"{path}.endpoint={endpoint}", f"{path}.timeoutSeconds={timeout_seconds}", *sets]
+    all_sets = [f"{PLATFORM}.endpoint={endpoint}", f"{PLATFORM}.timeoutSeconds={timeout_seconds}", *sets]
     platform = ClaraPlatform(load(config, None, all_sets, {}).settings, stopping)
     with contextlib.closing(platform):
         yield platform

@@ -7,9 +7,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
-from protocol.errors import RefusedError, StorageError, UnavailableError
+from protocol.errors import ConfigurationError, RefusedError, StorageError, UnavailableError
 from protocol.platforms.base import (
     JOB_ID_KEY,
     JobRequest,
@@ -22,9 +23,10 @@ from protocol.platforms.base import (
 from protocol.platforms.clara.clara import ClaraPlatform
 from protocol.platforms.clara.generated import jobs_pb2
 from tests.actors.launcher import wait_until
+from tests.clara.certificates import Authority
 from tests.clara.faults import Fault
 from tests.clara.server import ClaraServer
-from tests.protocol.platforms.opening import opened
+from tests.protocol.platforms.opening import PLATFORM, opened
 
 TIMEOUT_SECONDS = 1.0
 
@@ -321,3 +323,32 @@ def test_closing_ends_what_hangs(
     assert caught
     with pytest.raises(StepInterruptedError):
         platform.upload(PlatformJob(job_id="x", platform_job_id="y", payload_id="z"), files(tmp_path, 1), again=False)
+
+
+def test_by_tls_both_sides_are_known(tmp_path: Path, stopping: threading.Event) -> None:
+    """A certificate of an authority that is not trusted, none of ours, or no TLS at all: unreachable."""
+    ours, theirs = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    server, client = ours.issue("127.0.0.1"), ours.issue("gateway")
+    tls = f"{PLATFORM}.tls"
+    good = (
+        f"{tls}.enabled=true",
+        f"{tls}.caFile={ours.file}",
+        f"{tls}.certificateFile={client.file}",
+        f"{tls}.keyFile={client.key_file}",
+    )
+    credentials = grpc.ssl_server_credentials(
+        [(server.key_file.read_bytes(), server.file.read_bytes())], ours.file.read_bytes(), require_client_auth=True
+    )
+    with ClaraServer(tmp_path / "clara", credentials=credentials) as clara:
+        asked = request(clara.store.add_pipeline("covid"))
+        with opened(clara.endpoint, tmp_path, stopping, *good) as platform:
+            job = platform.create(asked)
+            platform.upload(job, files(tmp_path, 300_000), again=False)
+            assert platform.find(Sought(job_id=asked.job_id)) == job
+        for bad in ((), good[:2], (good[0],), (good[0], f"{tls}.caFile={theirs.file}", *good[2:])):
+            opening = opened(clara.endpoint, tmp_path, stopping, *bad, timeout_seconds=TIMEOUT_SECONDS)
+            with opening as platform, pytest.raises(UnavailableError):
+                platform.find(Sought(job_id=asked.job_id))
+    missing = (good[0], f"{tls}.caFile={tmp_path}/none.pem")
+    with pytest.raises(ConfigurationError, match=r"none\.pem cannot be read"):
+        opened(clara.endpoint, tmp_path, stopping, *missing).__enter__()
