@@ -17,7 +17,7 @@ from tests.faults.trial import Trial
 # The guardian's points come after the time in which repeats are compared, and after its own slow round.
 _REPEAT_SECONDS = 12
 _REACH_SECONDS = 150.0
-_REPLACE_SECONDS = 30.0
+_REPLACE_SECONDS = 90.0
 _ACTIONS = ("kill", "hang")
 _SAMPLE = (
     ("receiver.directory-synced", "kill"),

@@ -20,7 +20,8 @@ class Chaos:
     Args:
         trial: its gateway is the victim.
         pause_seconds: between two of them, at most.
-        supervisor_share: how often it is the supervisor, which is then started again.
+        supervisor_share: how often it is the supervisor, which is then started again; every other time all processes
+            of the gateway, runs included, die with it.
     """
 
     def __init__(self, trial: Trial, pause_seconds: float, supervisor_share: float = 0.03) -> None:
@@ -65,11 +66,14 @@ class Chaos:
             self._trial.victims.feed(pid)
 
     def _replace_supervisor(self) -> None:
-        gateway = self._trial.gateway
+        gateway, everything = self._trial.gateway, self._random.random() < 0.5
         gateway.kill_supervisor()
+        if everything:
+            for pid in gateway.left_over():
+                self._trial.victims.kill(pid)
         gateway.launch()
-        gateway.wait_for(gateway.running, 60.0, "gateway after its supervisor was killed")
-        self.done["kill supervisor"] += 1
+        gateway.wait_for(gateway.running, 120.0, "gateway after its supervisor was killed")
+        self.done["kill everything" if everything else "kill supervisor"] += 1
 
 
 def run(

@@ -95,7 +95,7 @@ class Trial:
         Raises:
             AssertionError: something is left to do.
         """
-        self.gateway.wait_ready(60.0)
+        self.gateway.wait_ready(120.0)
         self.gateway.wait_for(lambda: not self.unfinished(), seconds, f"end of all work, but {self.unfinished()}")
 
     def unfinished(self) -> dict[str, int]:

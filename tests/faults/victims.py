@@ -15,7 +15,7 @@ from tests.gateway import Gateway
 
 QUICK = {
     "DICOM_ADAPTER_HEARTBEAT_LIMIT_SECONDS": "3",
-    "DICOM_ADAPTER_START_LIMIT_SECONDS": "10",
+    "DICOM_ADAPTER_START_LIMIT_SECONDS": "40",
     "DICOM_ADAPTER_STEADY_SECONDS": "0.5",
 }
 """Environment of a gateway that replaces what hangs sooner, and takes no series of kills for a crash loop."""
