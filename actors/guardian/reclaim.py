@@ -30,6 +30,7 @@ from protocol.states import GroupState, InstanceState, JobState, RequestState, R
 
 _GROUPS_AT_ONCE = 50
 _FILES_A_COMMIT = 1000
+_FILES_A_STEP = 50  # on a disk that is busy with syncs, one deletion may take tens of milliseconds
 _DONE = (JobState.COMPLETED, JobState.DISCARDED)
 _RETRIEVED = (RequestState.COMPLETED, RequestState.FAILED)
 _READING = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
@@ -85,7 +86,7 @@ class Reclaimer:
         self._failed = failed
 
     def steps(self) -> Iterator[Freed]:
-        """Delete everything that may be deleted now, a page of files a step.
+        """Delete everything that may be deleted now, a few files a step.
 
         Files first, then their directories are synced, then the group is recorded: a kill in between costs a
         repetition, and after a power cut no file is back that the ledger takes for deleted.
@@ -102,10 +103,10 @@ class Reclaimer:
                 continue
             waiting.append(deleted)
             if sum(each.files for each in waiting) >= _FILES_A_COMMIT:
-                yield self._record(waiting, shards)
+                yield from self._record(waiting, shards)
                 waiting, shards = [], set()
         if waiting:
-            yield self._record(waiting, shards)
+            yield from self._record(waiting, shards)
         yield from self._delete_given_up()
         yield from self._delete_requests()
 
@@ -171,18 +172,22 @@ class Reclaimer:
         query = Instance.select(Instance.identifier, Instance.size).where(Instance.group_id == deleted.group_id)
         for page in pages(query.namedtuples(), Instance.identifier):
             shards.update(_shards(row.identifier for row in page))
-            step, kept = self._delete((row.identifier, row.size) for row in page)
-            deleted.files += len(page)
-            deleted.bytes += step.bytes
-            deleted.kept += kept
-            yield step
+            for start in range(0, len(page), _FILES_A_STEP):
+                some = page[start : start + _FILES_A_STEP]
+                step, kept = self._delete((row.identifier, row.size) for row in some)
+                deleted.files += len(some)
+                deleted.bytes += step.bytes
+                deleted.kept += kept
+                yield step
         killpoints.reach("guardian.files-deleted")
 
-    def _record(self, deleted: list[_Deleted], shards: set[str]) -> Freed:
+    def _record(self, deleted: list[_Deleted], shards: set[str]) -> Iterator[Freed]:
         """Commit that groups' files are gone; a group that got a late repeat meanwhile is left for the next time."""
         groups = 0
-        if not self._sync(shards):
-            return Freed()
+        for shard in shards:
+            if not self._sync({shard}):
+                return
+            yield Freed()
         with self._ledger.transaction():
             for each in deleted:
                 if Instance.select().where(Instance.group_id == each.group_id).count() == each.files:
@@ -191,7 +196,7 @@ class Reclaimer:
                         group_id=each.group_id, files=each.files, bytes=each.bytes, reclaimed_ns=time.time_ns()
                     ).on_conflict_ignore().execute()
         killpoints.reach("guardian.reclaimed")
-        return Freed(groups=groups)
+        yield Freed(groups=groups)
 
     def _delete_given_up(self) -> Iterator[Freed]:
         """Instances that a person has discarded; the processor takes their rows away when their files are gone."""
@@ -199,10 +204,12 @@ class Reclaimer:
             Instance.group_id.is_null() & (Instance.state == InstanceState.DISCARDED)
         )
         for page in pages(query.namedtuples(), Instance.identifier):
-            step, _ = self._delete((row.identifier, row.size) for row in page)
-            if step.files:
-                self._sync(_shards(row.identifier for row in page))
-            yield step
+            for start in range(0, len(page), _FILES_A_STEP):
+                some = page[start : start + _FILES_A_STEP]
+                step, _ = self._delete((row.identifier, row.size) for row in some)
+                if step.files:
+                    self._sync(_shards(row.identifier for row in some))
+                yield step
 
     def _delete(self, instances: Iterable[tuple[str, int]]) -> tuple[Freed, int]:
         """Delete files; returns also how many could not be."""

@@ -104,8 +104,9 @@ def test_a_large_group_takes_several_steps(house: House) -> None:
     with house.ledger.transaction():
         for _ in range(501):
             house.store(group)
-    steps = Reclaimer(house.ledger, house.spool, 60, house.failures.append).steps()
-    assert [step.files for step in steps] == [500, 1, 0]
+    steps = list(Reclaimer(house.ledger, house.spool, 60, house.failures.append).steps())
+    assert sum(step.files for step in steps) == 501
+    assert max(step.files for step in steps) == 50  # its heart beats between two of them
     assert Instance.select().count() == 501  # their rows are the processor's
 
 
