@@ -122,7 +122,7 @@ class Surroundings:
             AssertionError: it cost somebody else something.
         """
         gateway = self.gateway
-        gateway.wait_for(lambda: not self._left(), 15.0, f"nothing left of it, but {self._left()}")
+        gateway.wait_for(lambda: not self.left(), 15.0, f"nothing left of it, but {self.left()}")
         taken = self._peak_bytes()
         grown = {name: taken[name] - peak for name, peak in self._peaks.items() if taken[name] > peak + _MORE_BYTES}
         assert not grown, f"memory: {grown}"
@@ -157,6 +157,13 @@ class Surroundings:
 
     def _peak_bytes(self) -> dict[str, int]:
         return {name: rss_peak_bytes(pid) for name, (pid, _, _) in self._measure().items()}
+
+    def left(self) -> list[str]:
+        """What should not be there now."""
+        try:
+            return self._left()
+        except FileNotFoundError as error:  # a shard was reclaimed while it was looked at
+            return [f"{error.filename}, which has just vanished"]
 
     def _left(self) -> list[str]:
         found = []

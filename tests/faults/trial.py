@@ -3,8 +3,8 @@
 import os
 import sqlite3
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class Trial:
 
     def unfinished(self) -> dict[str, int]:
         """What is left to do, by kind, without what there is none of."""
-        on_disk = sum(1 for _ in (self.gateway.spool / "instances").glob("*/*.dcm"))
+        on_disk = sum(name.endswith(".dcm") for name in self._names())
         with closing(sqlite3.connect(f"file:{self.gateway.ledger}?mode=ro", uri=True, timeout=10.0)) as ledger:
 
             def count(rest: str) -> int:
@@ -125,10 +125,23 @@ class Trial:
             sent.update(sender.experience.sent)
         return [compare(acknowledged, sent, records) for records in self.records]
 
+    def _names(self) -> Iterator[str]:
+        """Files of all shards; one that is reclaimed meanwhile has none."""
+        instances = self.gateway.spool / "instances"
+        for shard in os.listdir(instances):
+            with suppress(FileNotFoundError):
+                yield from os.listdir(instances / shard)
+
     def left(self) -> list[str]:
         """Files, associations, descriptors and threads that should not be there now."""
+        try:
+            return self._left()
+        except FileNotFoundError as error:  # it went while it was looked at, and something may be there still
+            return [f"{error.filename}, which has just vanished"]
+
+    def _left(self) -> list[str]:
         spool = self.gateway.spool
-        found = [f"part {path.name}" for path in (spool / "instances").glob("*/*.part")]
+        found = [f"part {name}" for name in self._names() if name.endswith(".part")]
         found += [f"temporary {path.name}" for path in spool.rglob(".*")]
         for home in (spool / "platform").iterdir():
             found += [f"{path.name} of a run" for path in home.iterdir() if path.name != "runs"]
