@@ -30,6 +30,8 @@ from protocol.vault import Vault
 _MOST_SECONDS = 60.0  # that an offer may take, whatever was done to the clock
 _ASK_SECONDS = 6.0  # then it is asked again, since an answer may be lost with a submitter that is restarted
 _CANCEL_SECONDS = 30.0
+_PAUSE_SECONDS = 0.5
+_MOST_REFUSALS = 1  # once more, since an answer of the platform may have been lost with its connection
 _THREADS = 8
 
 Answered = messages.Message  # JobCreated, or Refused
@@ -143,6 +145,7 @@ class Offers:
     def _create(self, transaction_id: str, command: messages.CreateJob, deadline: float) -> None:
         """In a thread: ask until there is an answer, or the time is over."""
         answer: Answered = messages.Refused(reason="the platform did not answer in time: try again", transient=True)
+        refusals = 0
         while not self._stopping.is_set():
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -157,7 +160,10 @@ class Offers:
             except UnavailableError as error:
                 if time.monotonic() - asked < min(_ASK_SECONDS, remaining):  # it did answer
                     answer = messages.Refused(reason=str(error), transient=True)
-                    break
+                    refusals += 1
+                    if refusals > _MOST_REFUSALS:
+                        break
+                    self._stopping.wait(_PAUSE_SECONDS)
             command = msgspec.structs.replace(command, again=True)
         if not self._stopping.is_set():
             self._actor.post(lambda: self._answered(transaction_id, answer))
