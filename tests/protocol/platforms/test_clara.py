@@ -135,6 +135,7 @@ def test_a_job_whose_creation_was_answered_badly_is_there(
     clara.faults.add("Jobs/Create", fault)
     with pytest.raises(UnavailableError if fault is Fault.CUT_AFTER else PlatformError):
         platform.create(asked)
+    wait_until_it_answers(platform)
     found = platform.find(Sought(job_id=asked.job_id, pipeline_id=asked.pipeline_id, created_ns=time.time_ns()))
     assert found
     assert len(clara.store.jobs()) == 1
@@ -182,6 +183,7 @@ def test_what_is_whole_is_not_uploaded_again(clara: ClaraServer, platform: Clara
     with pytest.raises(UnavailableError) as caught:
         platform.upload(job, wanted, again=False)
     assert "PAT-1" not in str(caught.value)
+    wait_until_it_answers(platform)
     assert 0 < clara.store.blobs(job.payload_id)[wanted[7].name].stat().st_size < 600_000
     platform.upload(job, wanted, again=True)
     assert [name for _, name in clara.uploaded] == [file.name for file in wanted]
