@@ -198,6 +198,7 @@ def test_garbage_beside_what_is_good(served: World, service: ResultsService, fil
         assert len(pacs.stored) == 8
 
 
+@pytest.mark.alone
 def test_one_destination_is_dead(world: World, files: dict[str, Path]) -> None:
     """The other has everything at once; when the dead one lives, it has everything by itself."""
     port = free_port()

@@ -20,7 +20,7 @@ from protocol.ledger import Delivery, Destination, ExportTask, Ledger, Result, R
 from protocol.states import RunState, TaskState
 from tests.actors.launcher import Launcher, RunningActor, wait_until
 
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 90.0
 
 
 class World:
