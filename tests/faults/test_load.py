@@ -118,7 +118,7 @@ def test_a_thousand_associations(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_sender_that_never_stops_for_ten_minutes(tmp_path: Path) -> None:
-    with Trial(tmp_path) as trial:
+    with Trial(tmp_path, quick=False) as trial:
         trial.send(4, study_objects=500, association_objects=100_000)
         gateway = trial.gateway
         pids = {actor.name: actor.pid for actor in gateway.status().actors if actor.pid is not None}
@@ -126,6 +126,7 @@ def test_a_sender_that_never_stops_for_ten_minutes(tmp_path: Path) -> None:
         gateway.wait_for(lambda: time.monotonic() - began > 60.0, 90.0, "first minute")
         early = {name: (rss_peak_bytes(pid), descriptors(pid), threads(pid)) for name, pid in pids.items()}
         gateway.wait_for(lambda: time.monotonic() - began > 600.0, 650.0, "tenth minute")
+        assert {actor.name: actor.pid for actor in gateway.status().actors} == pids, "a process was replaced"
         late = {name: (rss_peak_bytes(pid), descriptors(pid), threads(pid)) for name, pid in pids.items()}
         figures = trial.prove(300.0)
     print(f"load: ten minutes; {figures}")
