@@ -38,9 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[patients.LOGS] = str(shared / "logs")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For several workers: one order in all, the long tests first, and together what shares a fixture of its module."""
+    """In workers: one order in all of them, the files with the long tests first."""
     if not _is_worker(config):
         return
     places: dict[str, int] = {}
@@ -53,11 +52,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return is_short, places[item.nodeid.partition("[")[0]], item.nodeid
 
     items.sort(key=order)
-    for item in items:
-        # pytest has no public way to ask this.
-        found: dict[str, list[pytest.FixtureDef[object]]] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-        if any(fixture.scope == "module" for fixtures in found.values() for fixture in fixtures):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
