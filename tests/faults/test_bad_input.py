@@ -79,7 +79,11 @@ ROWS: dict[int, tuple[str, ...]] = {
         "tests/actors/api/test_configuration.py::test_malformed",
         "tests/actors/api/test_configuration.py::test_invalid",
     ),
-    27: ("tests/actors/submitter/test_submitter.py",),
+    27: (
+        "tests/protocol/platforms/test_clara.py::test_every_failure_of_every_call_is_an_error_of_ours",
+        "tests/actors/submitter/test_clara.py::test_a_step_is_tried_again_as_configured_and_those_before_it_are_not",
+        "tests/actors/submitter/test_clara.py::test_a_platform_that_is_broken_for_one_job_is_not_for_others",
+    ),
 }
 
 
