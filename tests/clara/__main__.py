@@ -24,6 +24,8 @@ def main() -> None:
         help=f"what goes wrong, such as Payloads/Upload:cut:199; kinds are {kinds}",
     )
     arguments = parser.parse_args()
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before there are threads, which would take them
     with ClaraServer(arguments.directory, arguments.port, finish=not arguments.unfinished) as clara:
         for pipeline_id in arguments.pipeline:
             clara.store.add_pipeline(pipeline_id, pipeline_id)
@@ -31,8 +33,8 @@ def main() -> None:
             method, kind, *numbers = fault.split(":")
             skip, times = (*map(int, numbers), *(0, 1)[len(numbers) :])
             clara.faults.add(method, Fault(kind), skip=skip, times=times)
-        print(f"listening on {clara.endpoint}, keeping what comes in {arguments.directory}")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        print(f"listening on {clara.endpoint}, keeping what comes in {arguments.directory}", flush=True)
+        signal.sigwait(ends)
 
 
 if __name__ == "__main__":
