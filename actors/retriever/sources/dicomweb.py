@@ -1,6 +1,7 @@
 """DICOMweb sources (PS3.18): QIDO-RS in pages of JSON, WADO-RS streamed part by part to the disk."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -43,11 +44,11 @@ class DicomWeb(DicomSource):
     def instances_of(self, selection: Selection) -> list[tuple[str, str]] | None:
         """List a study or series."""
         series = f"/series/{selection.series_uid}" if selection.series_uid else ""
+        found = self._search(f"/studies/{selection.study_uid}{series}/instances", {})
         try:
-            found = self._search(f"/studies/{selection.study_uid}{series}/instances", {})
+            listed = [(_value(each, _SERIES) or selection.series_uid, _value(each, _SOP_INSTANCE)) for each in found]
         except DeniedError:
             return None  # also 404: it may be one that only retrieves
-        listed = [(_value(each, _SERIES) or selection.series_uid, _value(each, _SOP_INSTANCE)) for each in found]
         return list(dict.fromkeys(listed)) if all(series and sop for series, sop in listed) else None
 
     def fetch(self, selection: Selection, sink: Sink) -> None:
@@ -74,19 +75,22 @@ class DicomWeb(DicomSource):
             for part in read_parts(paced(response.iter_bytes()), content_type):
                 sink.take(part, selection)
 
-    def _search(self, path: str, params: dict[str, str]) -> list[dict[str, Any]]:
-        """All pages of a search; a server that ignores offset repeats itself, which ends it."""
-        found: list[dict[str, Any]] = []
-        seen: set[tuple[str, ...]] = set()
+    def _search(self, path: str, params: dict[str, str]) -> Iterator[dict[str, Any]]:
+        """What a search finds, page by page, since a study may have very many instances.
+
+        A server that ignores offset repeats itself, which ends it.
+        """
+        seen: set[int] = set()
         for page in range(_MOST_PAGES):
-            data = self._calls.read(path, _JSON, {**params, "limit": _PAGE, "offset": page * _PAGE})
-            rows = _rows(data)
-            new = [row for row in rows if _key(row) not in seen]
-            seen |= {_key(row) for row in new}
-            found += new
-            if len(rows) < _PAGE or not new:
-                break
-        return found
+            rows = _rows(self._calls.read(path, _JSON, {**params, "limit": _PAGE, "offset": page * _PAGE}))
+            before = len(seen)
+            for row in rows:
+                key = hash((_value(row, _STUDY), _value(row, _SERIES), _value(row, _SOP_INSTANCE)))
+                if key not in seen:
+                    seen.add(key)
+                    yield row
+            if len(rows) < _PAGE or len(seen) == before:
+                return
 
 
 def _rows(data: bytes) -> list[dict[str, Any]]:
@@ -96,10 +100,6 @@ def _rows(data: bytes) -> list[dict[str, Any]]:
         return msgspec.json.decode(data, type=list[dict[str, Any]])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DeniedError("its answer to a search is no DICOM JSON") from error
-
-
-def _key(row: dict[str, Any]) -> tuple[str, ...]:
-    return _value(row, _STUDY), _value(row, _SERIES), _value(row, _SOP_INSTANCE)
 
 
 def _value(row: dict[str, Any], tag: str) -> str:
