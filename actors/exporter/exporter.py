@@ -238,6 +238,10 @@ class Exporter(Actor):
         self._due = True
         if self._poller is None or self._polling or self._poller.paused or self._availability.paused or self.draining:
             return
+        # What the service has been told is put on record first, or it would be told twice.
+        self._commit_work()
+        if self._work:
+            return
         poller = self._poller
 
         def poll() -> None:
