@@ -1,6 +1,7 @@
 """Measures everything, or some parts, and writes `bench/results/`: `python -m bench --help`."""
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -45,6 +46,8 @@ def main() -> None:
     unknown = set(chosen.parts) - set(parts)
     if unknown:
         parser.error(f"there is no part {', '.join(sorted(unknown))}: choose of {', '.join(parts)}")
+    # What was started is a session of its own: it must be ended when this is.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     began = time.monotonic()
 
     def tell(line: str) -> None:
