@@ -422,6 +422,16 @@ TABLES: tuple[type[Row], ...] = (
 KEPT_INSTANCE_STATES = (InstanceState.GROUPED, InstanceState.QUARANTINED)
 
 
+class _Postgresql(pw.PostgresqlDatabase):
+    """Has a new connection where the last one was lost, in whichever thread that is noticed."""
+
+    def cursor(self, named_cursor: Any = None) -> Any:
+        connection = self._state.conn  # type: ignore[attr-defined] # the stubs leave it out
+        if connection is not None and connection.closed and not self.in_transaction():
+            self.close()
+        return super().cursor(named_cursor)  # type: ignore[no-untyped-call]
+
+
 class Ledger:
     """An open ledger, bound to the tables. One per process.
 
@@ -459,7 +469,7 @@ class Ledger:
                 },
             )
         elif parts.scheme in ("postgresql", "postgres"):
-            self.database = pw.PostgresqlDatabase(url, prefer_psycopg3=True)
+            self.database = _Postgresql(url, prefer_psycopg3=True)
         else:
             raise ConfigurationError(f"the ledger's URL starts with {parts.scheme!r}: use sqlite:// or postgresql://")
         self.database.bind(TABLES, bind_refs=False, bind_backrefs=False)

@@ -1,11 +1,14 @@
 """The ledger on a real PostgreSQL: what the tests of SQLite show holds there too, and a server may go away."""
 
+import contextlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import peewee as pw
 import pytest
 
-from protocol.ledger import Ledger
+from protocol.ledger import Job, Ledger
 from tests.actors.processor.test_processor import (  # noqa: F401 - they run here with this module's fixtures
     test_a_repeat_after_the_close_makes_no_job_and_anything_new_the_next_revision,
     test_of_two_versions_the_earlier_or_the_later_stays,
@@ -29,6 +32,20 @@ from tests.samples import make_study
 from tests.test_main_line import assert_payload
 
 OBJECTS = 60
+
+
+def test_a_lost_connection_is_made_anew(server: Postgres) -> None:
+    """In whichever thread it was lost, also where nobody closes it."""
+    ledger = Ledger(server.new_database())
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(Job.select().count).result() == 0
+        server.stop()
+        server.start()
+        with contextlib.suppress(pw.OperationalError):
+            thread.submit(Job.select().count).result()
+        assert thread.submit(Job.select().count).result() == 0
+        thread.submit(ledger.close).result()
+    ledger.close()
 
 
 @pytest.fixture(scope="module")
