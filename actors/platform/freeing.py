@@ -95,7 +95,8 @@ def exported(kept_seconds: float) -> Iterator[Exported]:
     """
     until = time.time_ns() - int(kept_seconds * NANOSECONDS)
     task = ExportTask.alias()
-    of_result = task.payload_id == Result.payload_id
+    # A task need not name its payload: then its job says which it is.
+    of_result = (task.payload_id == Result.payload_id) | task.job_id.in_((Result.job_id, Result.run_id))
     begun = task.select(task.task_id).where(of_result)
     unfinished = task.select(task.task_id).where(of_result & (task.state.not_in(_OVER) | (task.updated_ns > until)))
     undelivered = (

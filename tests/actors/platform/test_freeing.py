@@ -46,6 +46,11 @@ def test_only_what_every_destination_has(ledger: Ledger) -> None:
     result((TaskState.FAILED, DeliveryState.REFUSED))
     result((TaskState.SUCCEEDED, DeliveryState.REFUSED))  # within the threshold, and still missing there
     fresh = result(done, age_seconds=0.0)
+    # One that was registered with its job alone, and is not over.
+    waits = ExportTask.get(ExportTask.job_id == result(done, (TaskState.PENDING, DeliveryState.PENDING)))
+    ExportTask.update(payload_id="").where(
+        (ExportTask.job_id == waits.job_id) & (ExportTask.state == TaskState.PENDING)
+    ).execute()
     assert {each.run_id for each in exported(HOUR)} == free
     assert {each.kept_bytes for each in exported(HOUR)} == {7}
     assert {each.run_id for each in exported(0.0)} == {*free, fresh}
