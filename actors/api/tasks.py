@@ -66,7 +66,8 @@ class Tasks:
             body.errors.append("uris is missing: a list of names of files in the payload, at least one")
         if len(uris) > _MOST_FILES:
             body.errors.append(f"uris has {len(uris)} names: at most {_MOST_FILES}")
-        if parameters is not None and (not isinstance(parameters, str) or len(parameters) > _LONGEST_PARAMETERS):
+        is_text = isinstance(parameters, str) and "\0" not in parameters
+        if parameters is not None and not (is_text and len(str(parameters)) <= _LONGEST_PARAMETERS):
             body.errors.append(f"parameters is not a text of at most {_LONGEST_PARAMETERS} characters (JSON in it)")
         command = messages.RegisterTask(
             task_id=task_id,

@@ -12,7 +12,7 @@ from actors.exporter.sender import Sender
 from actors.exporter.stow import StowDestination, StowSender
 from protocol import exports
 from protocol.config.settings import Scu
-from protocol.errors import NotFoundError
+from protocol.errors import NotFoundError, StorageError
 from protocol.ledger import Destination, ExportTask, InferenceRequest, Pipeline, Result, pages
 from protocol.vault import Vault
 
@@ -67,11 +67,13 @@ def route(task: ExportTask, vault: Vault) -> Route:
 
     Raises:
         peewee.PeeweeException: the ledger does not answer.
-        StorageError: credentials cannot be unsealed.
     """
     if task.transport == SCU:
         return _by_names(task.parameters)
-    return _by_request(task, vault)
+    try:
+        return _by_request(task, vault)
+    except StorageError as error:  # sealed with a key that is gone: that stays so
+        return Route(problem=str(error))
 
 
 def names_in(parameters: str) -> tuple[str, ...]:

@@ -99,13 +99,15 @@ class Exporter(Actor):
             if not self._lanes.active and not self._flow.preparing:
                 self.finish()
             return
-        if self._look_again and not self._looking:
+        # While commits wait, each look would find the same results again.
+        if self._look_again and not self._looking and not self._work:
             self._look()
         if self._due and not self._availability.paused:
             self._due = False
             self._read(self._begin_due)
-        self._flow.send(time.monotonic())
-        next_at = self._lanes.next_at()
+        clock = time.monotonic()
+        self._flow.send(clock)
+        next_at = self._lanes.next_at(clock)
         if next_at is not None and next_at != self._woken_at:
             self._woken_at = next_at
             self.at(next_at, lambda: None)
@@ -246,14 +248,14 @@ class Exporter(Actor):
 
         def poll() -> None:
             try:
-                poller.turn(outcomes, self._stopping)
+                poller.turn(outcomes, held, self._stopping)
             except Exception:
                 self.log.unexpected("poll_broke")
             finally:
                 self.post(self._polled)
 
         try:
-            outcomes = self._records.to_report()
+            outcomes, held = self._records.to_report(), self._records.held()
         except LEDGER_AWAY as error:
             self._availability.failed(error)
             return

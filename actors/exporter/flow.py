@@ -177,7 +177,7 @@ class Flow:
         elif not route.targets or fetched.refused or not row.files:
             task.problem = task.problem or "the task names no files"
             self._surely(lambda: self._give_up(task))
-        elif len(fetched.problems) > self._scu.export.failure_threshold * row.files:
+        elif len(fetched.problems) / row.files > self._scu.export.failure_threshold:
             lost = next(iter(fetched.problems.values()))
             task.problem = f"{len(fetched.problems)} of {row.files} files cannot be had: {lost}"
             self._surely(lambda: self._give_up(task))
@@ -187,9 +187,11 @@ class Flow:
     def _put_back(self, task: ActiveTask, reason: str, pause: float) -> None:
         if task.over:
             return
+        known = reason == task.row.last_error
         self._records.put_back(task.row, reason, pause)
-        if reason:
-            self._log.warning("task_put_off", task_id=task.row.task_id, reason=reason, again_seconds=pause)
+        if reason and not task.rests:  # that a destination is down was told
+            write = self._log.debug if known else self._log.warning
+            write("task_put_off", task_id=task.row.task_id, reason=reason, again_seconds=pause)
         self._forget(task)
 
     def _plan(self, task: ActiveTask, route: Route, fetched: Fetched) -> None:
@@ -201,10 +203,14 @@ class Flow:
         batches = [
             Batch(task, target, missing[target.name], fetched.paths) for target in route.targets if missing[target.name]
         ]
-        task.batches = set(batches)
+        # One that is down has its turn after its pause: what goes elsewhere does not wait for that.
+        downs = [self._lanes.down_seconds(batch.lane, time.monotonic()) for batch in batches]
+        task.rests = max(downs, default=0.0)
+        task.batches = {batch for batch, down in zip(batches, downs, strict=True) if not down}
         for batch in batches:
-            self._lanes.add(batch)
-        if not batches:
+            if batch in task.batches:
+                self._lanes.add(batch)
+        if not task.batches:
             self._judge(task)
 
     def _answered(self, batch: Batch, said: Report) -> None:
@@ -250,6 +256,9 @@ class Flow:
         if task.over:
             return
         row = task.row
+        if task.rests:
+            self._put_back(task, "a destination does not answer: it is tried again after its pause", task.rests)
+            return
         counts = self._records.counts(row, task.targets)
         export = self._scu.export
         verdict = judge(

@@ -44,6 +44,7 @@ class Lane(Generic[U]):
         self.failures = 0
         self.proven = False
         self.retry_at = 0.0
+        self.is_scu = True
 
 
 class Lanes(Generic[U]):
@@ -63,7 +64,9 @@ class Lanes(Generic[U]):
 
     def add(self, unit: U) -> None:
         """Let a unit wait for its turn."""
-        self._lane(unit.lane).waiting.append(unit)
+        lane = self._lane(unit.lane)
+        lane.is_scu = unit.is_scu
+        lane.waiting.append(unit)
 
     def take(self, clock: float) -> Iterator[U]:
         """The units whose turn it is now, one of each destination before the second of any."""
@@ -71,13 +74,12 @@ class Lanes(Generic[U]):
         while found:
             found = False
             for lane in list(self._lanes.values()):
-                if lane.waiting and clock >= lane.retry_at and lane.active < self._share(lane):
-                    kind = lane.waiting[0].is_scu
-                    if self._used[kind] < self._slots[kind]:
-                        self._used[kind] += 1
-                        lane.active += 1
-                        found = True
-                        yield lane.waiting.popleft()
+                has_turn = lane.waiting and clock >= lane.retry_at and lane.active < self._share(lane)
+                if has_turn and self._used[lane.is_scu] < self._slots[lane.is_scu]:
+                    self._used[lane.is_scu] += 1
+                    lane.active += 1
+                    found = True
+                    yield lane.waiting.popleft()
 
     def ended(self, unit: U, *, down: bool, progress: bool, clock: float) -> tuple[U, ...]:
         """A unit's turn is over.
@@ -112,8 +114,27 @@ class Lanes(Generic[U]):
         if unit in lane.waiting:
             lane.waiting.remove(unit)
 
-    def room(self, name: str, clock: float) -> int:
-        """How many tasks for a destination may be under way now: one more than are sent, so that it never waits."""
+    def down_seconds(self, name: str, clock: float) -> float:
+        """How long to leave a destination alone that was not reached the last time; 0 when its turn is now."""
+        lane = self._lanes.get(name.casefold())
+        if lane is None or not lane.failures:
+            return 0.0
+        if clock < lane.retry_at:
+            return lane.retry_at - clock
+        return FIRST_PAUSE_SECONDS if lane.active or lane.waiting else 0.0
+
+    def room(self, names: str, clock: float) -> int:
+        """How many tasks may be under way now: one more than are sent, so that a destination never waits.
+
+        Args:
+            names: of a task's destinations, with commas between them; those that are down do not count beside others.
+            clock: `time.monotonic()`.
+        """
+        listed = names.split(", ")
+        living = [name for name in listed if not self.down_seconds(name, clock)]
+        return min(self._room(name, clock) for name in living or listed)
+
+    def _room(self, name: str, clock: float) -> int:
         lane = self._lanes.get(name.casefold())
         if lane is None:
             return 1
@@ -127,9 +148,9 @@ class Lanes(Generic[U]):
         if lane is not None:
             lane.failures, lane.retry_at = 0, 0.0
 
-    def next_at(self) -> float | None:
-        """When a lane's pause is over that something waits in."""
-        times = [lane.retry_at for lane in self._lanes.values() if lane.waiting and lane.retry_at]
+    def next_at(self, clock: float) -> float | None:
+        """When the next pause of a lane is over that something waits in; what waits for a slot is woken by an end."""
+        times = [lane.retry_at for lane in self._lanes.values() if lane.waiting and lane.retry_at > clock]
         return min(times, default=None)
 
     @property
@@ -145,7 +166,7 @@ class Lanes(Generic[U]):
     def _share(self, lane: Lane[U]) -> int:
         if not lane.proven:
             return 1
-        return max(1, max(self._slots.values()) // 2)
+        return max(1, self._slots[lane.is_scu] // 2)
 
     def _lane(self, name: str) -> Lane[U]:
         return self._lanes.setdefault(name.casefold(), Lane())

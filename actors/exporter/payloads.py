@@ -11,12 +11,14 @@ from collections.abc import Callable, Collection, Iterable
 from typing import BinaryIO, Protocol
 
 from actors.exporter.tasks import Fetched
-from protocol.errors import AdapterError, RefusedError, StorageError, UnavailableError
+from protocol.errors import RefusedError, StorageError, UnavailableError
 from protocol.ledger import ExportTask, Result, Run
 from protocol.platforms.base import PlatformError
 from protocol.spool import DIRECTORY_MODE, FILE_MODE, Spool
 from protocol.states import RunState, is_final
 
+_MOST_SILENT = 2
+"""Files in a row for which the platform does not answer."""
 _REASON_NONE = "the payload has no such file"
 
 
@@ -105,7 +107,7 @@ class Payloads:
         self.discard(task.task_id)
         directory.mkdir(mode=DIRECTORY_MODE)
         paths, problems = {}, {}
-        unavailable: AdapterError | None = None
+        silent: list[UnavailableError] = []
         for number, uri in enumerate(uris):
             if stopping.is_set():
                 break
@@ -116,13 +118,17 @@ class Payloads:
                 paths[uri] = str(path)
             except RefusedError:
                 problems[uri] = _REASON_NONE
-            except UnavailableError as error:
-                problems[uri] = f"it could not be downloaded: {error}"
-                unavailable = error
             except PlatformError as error:
                 problems[uri] = f"it could not be downloaded: {error}"
-        if unavailable is not None and not paths:
-            raise unavailable
+            except UnavailableError as error:
+                problems[uri] = f"it could not be downloaded: {error}"
+                silent.append(error)
+                if len(silent) >= _MOST_SILENT:
+                    break
+                continue
+            silent.clear()
+        if len(silent) >= _MOST_SILENT or (silent and not paths):
+            raise silent[-1]  # it is the platform that is away, and no fault of the files
         return Fetched(paths=paths, problems=problems)
 
 

@@ -15,6 +15,7 @@ from protocol.errors import AdapterError, RefusedError
 from protocol.logs import EventLogger
 
 _OFFERED_TASKS = 10
+_MOST_ASKED_FOR = 1000
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
@@ -56,11 +57,13 @@ class Poller:
         """Whether it is too early to ask again."""
         return time.monotonic() < self._not_before
 
-    def turn(self, outcomes: Sequence[tuple[str, str]], stopping: threading.Event) -> None:
+    def turn(self, outcomes: Sequence[tuple[str, str]], held: int, stopping: threading.Event) -> None:
         """Tell outcomes, and ask for tasks.
 
         Args:
             outcomes: IDs of tasks, and what is to be told of each.
+            held: how many tasks are not over yet: a service may list them first until it is told, and that must not
+                hide those behind them.
             stopping: when set, nothing more is begun.
         """
         try:
@@ -71,7 +74,7 @@ class Poller:
             for agent in self._agents:
                 if stopping.is_set() or not self._may_take():
                     return
-                offers = self._service.pending(agent, _OFFERED_TASKS)
+                offers = self._service.pending(agent, min(_OFFERED_TASKS + held, _MOST_ASKED_FOR))
                 if offers:
                     self._offered(offers)
         except AdapterError as error:

@@ -17,6 +17,7 @@ from actors.exporter.sender import Outcome, Report
 from actors.exporter.tasks import FAILURE, SUCCESS, Batch, Count, Missing, Verdict
 from protocol.availability import Availability
 from protocol.clock import NANOSECONDS
+from protocol.config.problems import printable
 from protocol.config.settings import Scu
 from protocol.ledger import PAGE_ROWS, Delivery, ExportTask, Ledger, pages, tuples
 from protocol.states import DeliveryState, TaskState, advance, is_final
@@ -236,6 +237,11 @@ class Records:
         query = ExportTask.select(ExportTask.task_id, ExportTask.report).where(ExportTask.report != "")
         return [(task_id, report) for task_id, report in tuples(query.order_by(ExportTask.updated_ns).limit(PAGE_ROWS))]
 
+    def held(self) -> int:
+        """How many tasks of a results service of others are not over."""
+        of_others = (ExportTask.origin != EMBEDDED) & (ExportTask.next_try_ns < NEVER_NS)
+        return int(ExportTask.select().where(of_others & ExportTask.state.in_(_UNDER_WAY)).count())
+
     def reported(self, task_id: str, report: str) -> None:
         """Its results service knows."""
         with self._commit():
@@ -397,5 +403,5 @@ def _in(seconds: float) -> int:
 def _named(parameters: str) -> str:
     """What a task's parameters name, for people, before it is known whether that exists."""
     with contextlib.suppress(ValueError):
-        return ", ".join(destinations.names_in(parameters))[:200]
+        return printable(", ".join(destinations.names_in(parameters)))[:200]
     return ""

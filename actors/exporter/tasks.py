@@ -92,6 +92,7 @@ class ActiveTask:
         self.batches: set[Batch] = set()
         self.problem = ""
         self.unreachable = ""  # what was wrong with the destination that was reached least
+        self.rests = 0.0  # seconds until the rest of it may go: a destination is down, and was not tried
         self.over = False
 
 

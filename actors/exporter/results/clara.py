@@ -18,6 +18,7 @@ _SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
 _MOST_BYTES = 32 * 1024 * 1024
 _TRANSIENT = frozenset({408, 425, 429})
+_MOST_RETRIES = 1_000_000
 
 
 class ClaraResults(ResultsService):
@@ -70,7 +71,7 @@ class ClaraResults(ResultsService):
             if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
                 raise TypeError
             parameters = fields.get("parameters")
-            return Offer(
+            offer = Offer(
                 task_id=str(uuid.UUID(str(fields["taskid"]))),
                 job_id=_text(fields.get("jobid")),
                 payload_id=_text(fields.get("payloadid")),
@@ -78,11 +79,14 @@ class ClaraResults(ResultsService):
                 agent=agent,
                 parameters=parameters if isinstance(parameters, str) else msgspec.json.encode(parameters).decode(),
                 uris=tuple(dict.fromkeys(uris)),
-                retries=max(0, int(fields.get("retries") or 0)),
+                retries=min(max(0, int(fields.get("retries") or 0)), _MOST_RETRIES),
             )
+            if "\0" in "".join((offer.job_id, offer.payload_id, offer.pipeline_id, offer.parameters, *offer.uris)):
+                raise ValueError  # no text of PostgreSQL can hold it
         except (AttributeError, KeyError, TypeError, ValueError):
             self._unreadable.add("task_unreadable", agent, remedy="see the results service; other tasks go on")
             return None
+        return offer
 
     def _call(self, method: str, path: str, body: Any = None) -> bytes:
         deadline = time.monotonic() + _ANSWER_SECONDS

@@ -18,6 +18,7 @@ from actors.exporter.results.base import Offer, ResultsService
 from protocol import exports
 from protocol.clock import NANOSECONDS
 from protocol.config.settings import Scu
+from protocol.errors import StorageError
 from protocol.ledger import ExportTask, Result, pages, tuples
 from protocol.vault import Vault
 
@@ -81,8 +82,14 @@ class EmbeddedResults(ResultsService):
                 yield _task_id(row.run_id, exports.DICOMWEB + url), (row.run_id, self._scu.export.agent, url)
             else:
                 yield _task_id(row.run_id, export.casefold()), (row.run_id, self._scu.ae_title, export)
-        if request_outputs(row.job_id, row.payload_id, self._vault):
+        if self._has_outputs(row):
             yield _task_id(row.run_id, "outputResources"), (row.run_id, self._scu.export.agent, "")
+
+    def _has_outputs(self, row: Result) -> bool:
+        try:
+            return bool(request_outputs(row.job_id, row.payload_id, self._vault))
+        except StorageError:
+            return True  # the task says what is wrong with them
 
     def _offers(self, wanted: dict[str, tuple[str, str, str]]) -> Iterator[Offer]:
         of_run: dict[str, tuple[Result, tuple[str, ...]]] = {}

@@ -36,6 +36,9 @@ def test_files_are_downloaded_one_by_one(tmp_path: Path) -> None:
         assert "PAT-1" not in str(fetched.problems)
         payloads.discard("task")
         assert not list((spool.root / "exports").iterdir())
+        clara.faults.add("Payloads/Download", Fault.REFUSE, times=2, skip=1, code="UNAVAILABLE")
+        with pytest.raises(UnavailableError):  # in the middle: the task waits, and no file has failed
+            payloads.fetch(task, list(contents), stopping)
         clara.close()
         with pytest.raises(UnavailableError):
             payloads.fetch(task, ["out/2.dcm"], stopping)

@@ -226,6 +226,24 @@ def test_one_destination_is_dead(world: World, files: dict[str, Path]) -> None:
             assert set(revived.stored.values()) == {20}
 
 
+def test_a_dead_destination_hides_no_task_of_another(
+    served: World, service: ResultsService, files: dict[str, Path]
+) -> None:
+    """Neither those that name both, nor those that a results service lists behind what waits for the dead one."""
+    with Pacs() as pacs:
+        served.destination("ALIVE", pacs.port)
+        served.destination("DEAD", free_port())
+        served.start()
+        run = served.result(files)
+        for _ in range(12):
+            service.add(run.payload_id, list(files), '"DEAD"')
+        both = [service.add(run.payload_id, list(files), '["DEAD", "ALIVE"]') for _ in range(5)]
+        alive = service.add(run.payload_id, list(files), '"ALIVE"')
+        assert wait_reports(service, alive, "success") == ["success"]
+        wait_until(lambda: set(pacs.stored.values()) == {6}, "everything at the living destination", 30.0)
+        assert not any("success" in service.reported(task_id) for task_id in both)
+
+
 def test_what_failed_goes_on_when_its_destination_answers(world: World, files: dict[str, Path], tmp_path: Path) -> None:
     """A person need not do anything about an outage."""
     port = free_port()

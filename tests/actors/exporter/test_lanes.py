@@ -39,7 +39,7 @@ def test_a_dead_destination_costs_others_nothing() -> None:
     assert (tested.down, tested.active) == (1, 1)
     assert tested.room("dead", 0.0) == 0
     tested.add(Unit("DEAD", 3))
-    at = tested.next_at()
+    at = tested.next_at(0.0)
     assert at is not None
     assert 0.0 < at <= 1.0
     assert not list(tested.take(0.0))
@@ -56,6 +56,47 @@ def test_progress_keeps_what_waits() -> None:
     list(tested.take(0.0))
     assert not tested.ended(Unit("A", 0), down=True, progress=True, clock=0.0)
     assert list(tested.take(2.0)) == [Unit("A", 1)]
+
+
+def test_what_waits_for_a_slot_wakes_nobody() -> None:
+    """Only a pause ends by itself; a time that has passed would be waited for again and again."""
+    tested = lanes()
+    for number in range(3):
+        tested.add(Unit("A", number))
+    list(tested.take(0.0))
+    tested.ended(Unit("A", 0), down=True, progress=True, clock=0.0)
+    at = tested.next_at(0.0)
+    assert at is not None
+    assert list(tested.take(at)) == [Unit("A", 1)]
+    assert tested.next_at(at) is None
+
+
+def test_a_task_with_several_destinations_waits_for_none_that_is_down() -> None:
+    tested = lanes()
+    for name in ("DEAD", "ALIVE"):
+        tested.add(Unit(name))
+    list(tested.take(0.0))
+    tested.ended(Unit("DEAD"), down=True, progress=False, clock=0.0)
+    tested.ended(Unit("ALIVE"), down=False, progress=True, clock=0.0)
+    pause = tested.down_seconds("dead", 0.0)
+    assert 0.0 < pause <= 1.0
+    assert tested.room("DEAD, ALIVE", 0.0) == tested.room("ALIVE", 0.0) == 3
+    assert tested.down_seconds("ALIVE", 0.0) == tested.down_seconds("NEW", 0.0) == 0.0
+    assert tested.down_seconds("DEAD", pause) == 0.0
+    tested.add(Unit("DEAD", 1))
+    assert tested.down_seconds("DEAD", pause) > 0.0  # one tries, the others need not
+
+
+def test_services_share_their_own_slots() -> None:
+    """The slots of associations are none of DICOMweb services."""
+    tested = Lanes[Unit](100, 4, random.Random(1))
+    for number in range(6):
+        tested.add(Unit("https://hung", number, False))
+    list(tested.take(0.0))
+    tested.ended(Unit("https://hung", 0, False), down=False, progress=True, clock=0.0)
+    assert len(list(tested.take(0.0))) == 2
+    tested.add(Unit("https://other", 0, False))
+    assert list(tested.take(0.0)) == [Unit("https://other", 0, False)]
 
 
 def test_reset_and_remove() -> None:
