@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from protocol import messages
+from protocol import messages, migrations
 from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule
-from protocol.ledger import SCHEMA_VERSION, AeTitle, Ledger
+from protocol.ledger import AeTitle, Ledger
 from tests import plug_ins
 from tests.actors.api.rows import SECOND, START
 from tests.actors.api.surroundings import Surroundings
@@ -122,7 +122,7 @@ def test_newer_ledger(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     ledger.close()
     with sqlite3.connect(tmp_path / "ledger.db") as database:
-        database.execute("UPDATE schema_version SET version = ?", (SCHEMA_VERSION + 1,))
+        database.execute("UPDATE schema_version SET version = ?", (migrations.latest() + 1,))
     database.close()
     with Launcher(tmp_path, f"DicomAdapter.api.port={free_port()}") as launcher:
         assert launcher.start("api", ready=False).wait_ended() == 78
