@@ -90,6 +90,10 @@ def test_registered_tasks_and_people(gateway: Gateway, tmp_path: Path) -> None:
     assert made.status_code == 201
     task_id = made.json()["taskId"]
     assert gateway.rest.get(made.headers["Location"]).json()["uris"] == task["uris"]
+    same = {**task, "taskId": task_id}
+    assert gateway.rest.post("/api/tasks", json=same).status_code == 201
+    assert gateway.rest.post("/api/tasks", json={**same, "uris": ["other.dcm"]}).status_code == 409
+    assert gateway.rest.post("/api/tasks", json={**task, "parameters": '"\0"'}).status_code == 400
     wrong = gateway.rest.post("/api/tasks", json={"agent": "ClaraSCU", "uris": "x"})
     assert wrong.status_code == 400
     assert any("jobId" in error for error in wrong.json()["errors"])

@@ -79,8 +79,17 @@ class Tasks:
             uris=uris,
         )
         body.done()
-        self._owners.ask(channels.EXPORTER_COMMANDS, command)
-        return self.one(task_id)
+        new = self._owners.ask(channels.EXPORTER_COMMANDS, command)
+        task = self.one(task_id)
+        same = (task.job_id, task.agent, task.parameters, task.uris) == (
+            command.job_id,
+            command.agent,
+            command.parameters,
+            command.uris,
+        )
+        if not (new or same):
+            raise RefusedError(f"the task ID {task_id} belongs to another task: leave taskId out")
+        return task
 
     def one(self, task_id: str) -> ResultsTask:
         """A task.

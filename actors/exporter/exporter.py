@@ -81,7 +81,7 @@ class Exporter(Actor):
         self._polling = self._looking = False
         self._look_again = self._due = True
         self._woken_at = 0.0
-        self._prober = Prober(self._records, self._vault, scu, self.log, self._helpers, self.post)
+        self._prober = Prober(self._records, self._vault, scu, self.log, self.post)
         self._commands = Commands(self._records, self._flow, self._lanes, self._prober, self.log)
         rows = self._records.under_way()
         self._payloads.discard_all_but([])
@@ -126,6 +126,7 @@ class Exporter(Actor):
         self._flow.close()
         self._polls.shutdown(wait=True, cancel_futures=True)
         self._helpers.shutdown(wait=True, cancel_futures=True)
+        self._prober.stop()
         if self._clara is not None:
             self._clara.close()
         self._ledger.close()
@@ -308,19 +309,16 @@ class Exporter(Actor):
 
     def _begin_due(self) -> None:
         """Begin tasks whose destination would have its turn at once."""
-        room = _MOST_TASKS - len(self._flow.tasks)
-        if room <= 0:
-            return
         clock = time.monotonic()
         claimed = Counter(active.row.destination.casefold() for active in self._flow.tasks.values())
-        chosen = []
-        for task_id, destination in self._records.due():
+        chosen: list[str] = []
+        for destination in self._records.waited_for():
             key = destination.casefold()
-            if task_id not in self._flow.tasks and claimed[key] < self._lanes.room(key, clock):
-                claimed[key] += 1
-                chosen.append(task_id)
-                if len(chosen) >= room:
-                    break
+            room = min(self._lanes.room(key, clock) - claimed[key], _MOST_TASKS - len(self._flow.tasks) - len(chosen))
+            if room > 0:
+                task_ids = self._records.due(destination, room)
+                claimed[key] += len(task_ids)
+                chosen += task_ids
         if chosen:
             rows = self._records.begin(chosen)
             killpoints.reach("exporter.task-begun")

@@ -18,6 +18,7 @@ from protocol.ledger import ExportTask
 from protocol.logs import EventLogger
 from protocol.vault import Vault
 
+_THREADS = 2
 _FIRST_FAILURES = 3  # the first pause of a destination that has just cost a task all its tries
 
 
@@ -29,24 +30,24 @@ class Prober:
         vault: opens credentials.
         scu: how things are sent.
         log: of the actor.
-        helpers: threads.
         post: has the main loop call something.
     """
 
-    def __init__(  # noqa: PLR0917 # what it works with
+    def __init__(
         self,
         records: Records,
         vault: Vault,
         scu: Scu,
         log: EventLogger,
-        helpers: ThreadPoolExecutor,
         post: Callable[[Callable[[], None]], None],
     ) -> None:
         self._records = records
         self._vault = vault
         self._scu = scu
         self._log = log
-        self._helpers = helpers
+        # Its own threads: a destination that does not answer must not keep tasks from being prepared.
+        self._people = ThreadPoolExecutor(_THREADS, thread_name_prefix="echo")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="probe")
         self._post = post
         self._chance = random.Random()  # noqa: S311 # jitter
         self._failures: dict[str, int] = {}
@@ -55,7 +56,12 @@ class Prober:
 
     def ask(self, written: str) -> "Future[messages.Message]":
         """Ask one destination for a person; the future is sure to have an answer."""
-        return self._helpers.submit(self._answer, written)
+        return self._people.submit(self._answer, written)
+
+    def stop(self) -> None:
+        """Wait for the threads."""
+        for pool in (self._people, self._threads):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def look(self, revived: Callable[[str], None]) -> None:
         """Ask the destinations that cost tasks all their tries, each after growing pauses.
@@ -75,7 +81,7 @@ class Prober:
                 self._put_off(destination)
             elif destination not in self._under_way and time.monotonic() >= self._not_before[destination]:
                 self._under_way.add(destination)
-                self._helpers.submit(self._probe, destination, task_id, revived)
+                self._threads.submit(self._probe, destination, task_id, revived)
 
     def _probe(self, destination: str, task_id: str, revived: Callable[[str], None]) -> None:
         problem = ""

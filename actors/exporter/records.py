@@ -91,19 +91,16 @@ class Records:
 
     # Tasks begin.
 
-    def due(self) -> list[tuple[str, str]]:
-        """Tasks that wait for a try, the oldest first: IDs and destinations."""
-        query = (
-            ExportTask.select(ExportTask.task_id, ExportTask.destination)
-            .where(
-                (ExportTask.state == TaskState.PENDING)
-                & (ExportTask.next_try_ns <= time.time_ns())
-                & (ExportTask.transport != "")
-            )
-            .order_by(ExportTask.created_ns, ExportTask.task_id)
-            .limit(PAGE_ROWS * 20)
-        )
-        return [(task_id, destination) for task_id, destination in tuples(query)]
+    def waited_for(self) -> list[str]:
+        """Destinations for which tasks wait for a try, that of the oldest task first."""
+        query = ExportTask.select(ExportTask.destination).where(_is_due()).group_by(ExportTask.destination)
+        return [destination for (destination,) in tuples(query.order_by(pw.fn.MIN(ExportTask.created_ns)))]
+
+    def due(self, destination: str, most: int) -> list[str]:
+        """IDs of tasks that wait for a try at a destination, the oldest first."""
+        query = ExportTask.select(ExportTask.task_id).where(_is_due() & (ExportTask.destination == destination))
+        ordered = query.order_by(ExportTask.created_ns, ExportTask.task_id)
+        return [task_id for (task_id,) in tuples(ordered.limit(most))]
 
     def begin(self, task_ids: Collection[str]) -> list[ExportTask]:
         """Take tasks from those that wait."""
@@ -184,9 +181,13 @@ class Records:
         """Why destinations did not answer for files that they should have; the first of each may be why."""
         with self._commit():
             for batch, reason in batches:
-                for place, missing in enumerate(batch.unanswered):
-                    tries = missing.tries + (place == 0)
-                    self._note(missing.delivery_id, tries=tries, last_error=reason[:_LONGEST_REASON])
+                waiting = [missing.delivery_id for missing in batch.unanswered]
+                for start in range(0, len(waiting), PAGE_ROWS):
+                    Delivery.update(last_error=reason[:_LONGEST_REASON], updated_ns=time.time_ns()).where(
+                        Delivery.delivery_id.in_(waiting[start : start + PAGE_ROWS])
+                    ).execute()
+                for missing in batch.unanswered[:1]:
+                    self._note(missing.delivery_id, tries=missing.tries + 1)
 
     def counts(self, row: ExportTask, targets: Sequence[str]) -> list[Count]:
         """How far each destination is."""
@@ -386,6 +387,11 @@ class Records:
         for row, columns in self._changed:
             for name, value in columns.items():
                 setattr(row, name, value)
+
+
+def _is_due() -> Any:
+    pending = (ExportTask.state == TaskState.PENDING) & (ExportTask.transport != "")
+    return pending & (ExportTask.next_try_ns <= time.time_ns())
 
 
 def _rows(condition: Any) -> list[ExportTask]:

@@ -7,6 +7,7 @@ intake is paused nothing is begun, and what goes on stops before its next file.
 import functools
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, ClassVar
 
@@ -162,10 +163,7 @@ class Retriever(Actor):
     def _begin_some(self) -> None:
         if self.draining or self._availability.paused or self.board.intake is not Intake.OPEN:
             return
-        now = time.monotonic()
-        free = PLACES - sum(each.going for each in self._pending.values())
-        ready = sorted((each for each in self._pending.values() if not each.going and each.due <= now), key=_rank)
-        for pending in ready[:free]:
+        for pending in chosen(self._pending.values(), time.monotonic()):
             pending.going = True
             if pending.row.state == RequestState.QUEUED:
                 self._change(pending, state=advance(RequestState.QUEUED, RequestState.IN_PROCESS))
@@ -352,6 +350,24 @@ class Retriever(Actor):
                 self._workshop.arrivals.refresh()
         except AdapterError as error:
             self.log.warning("moves_not_written", reason=str(error))
+
+
+def chosen(requests: Collection[Pending], clock: float) -> list[Pending]:
+    """Whose rounds begin now: by rank, and never more than half of the places for those whose source was away.
+
+    Args:
+        requests: those that are not over.
+        clock: `time.monotonic()`.
+    """
+    going = [each for each in requests if each.going]
+    free = PLACES - len(going)
+    free_for_away = PLACES // 2 - sum(bool(each.away) for each in going)
+    found: list[Pending] = []
+    for each in sorted((each for each in requests if not each.going and each.due <= clock), key=_rank):
+        if len(found) < free and (not each.away or free_for_away > 0):
+            free_for_away -= bool(each.away)
+            found.append(each)
+    return found
 
 
 def _rank(pending: Pending) -> int:

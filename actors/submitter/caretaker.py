@@ -8,9 +8,9 @@ from typing import TypeVar
 from actors.actor import Actor
 from actors.submitter.progress import Progress, with_jobs
 from protocol.availability import LEDGER_AWAY, Availability
-from protocol.errors import AdapterError
+from protocol.errors import AdapterError, RefusedError
 from protocol.ledger import PAGE_ROWS, Ledger, Submission, pages
-from protocol.platforms.base import Platform, PlatformState, Sought
+from protocol.platforms.base import Platform, PlatformError, PlatformState, Sought
 from protocol.states import JobState, RunState
 
 _CANCEL_SECONDS = 5.0
@@ -133,9 +133,18 @@ class Caretaker:
             self._do("cancel", lambda: self._cancel(discarded), self._note_canceled)
 
     def _cancel(self, discarded: list[Sought]) -> list[str]:
+        """Cancel jobs; returns those that need not be tried again. One that makes trouble keeps no other from it."""
+        done: list[str] = []
         for job in discarded:
-            self._platform.cancel(job)
-        return [job.job_id for job in discarded]
+            try:
+                self._platform.cancel(job)
+            except PlatformError as error:
+                self._actor.log.debug("job_not_canceled", job_id=job.job_id, reason=str(error))
+                continue
+            except RefusedError as error:
+                self._actor.log.warning("job_not_canceled", job_id=job.job_id, reason=str(error))
+            done.append(job.job_id)
+        return done
 
     def _note_canceled(self, job_ids: list[str]) -> None:
         with self._ledger.transaction():

@@ -12,6 +12,7 @@ from protocol.errors import UnavailableError
 
 _LONGEST_HEADERS_BYTES = 64 * 1024  # of one part
 _LONGEST_PREAMBLE_BYTES = 1024 * 1024
+_MOST_DIGITS = 18
 _LONGEST_BOUNDARY = 256  # the standard has 70
 _LONGEST_PADDING = 1024  # white space behind a delimiter
 
@@ -143,7 +144,8 @@ class PartsParser:
         self._buffer = rest if rest.startswith(self._delimiter) else rest[2:]
         self._length = 0
         stated = headers.get("content-length", "")
-        self._expected = int(stated) if stated.isascii() and stated.isdigit() else None
+        is_number = stated.isascii() and stated.isdigit() and len(stated) <= _MOST_DIGITS
+        self._expected = int(stated) if is_number else None
         self._state = self._body
         return PartBegins(headers)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import httpx
 
-from actors.retriever.sources.base import AwayError, DeniedError
+from actors.retriever.sources.base import AwayError, DeniedError, paced
 from protocol.dicomweb.auth import authorization
 from protocol.dicomweb.http import open_client
 from protocol.errors import UsageError
@@ -70,7 +70,7 @@ class HttpCalls:
         """Ask for something small; raises as `get`."""
         with self.get(path, accept, params) as response:
             data = bytearray()
-            for chunk in response.iter_bytes():
+            for chunk in paced(response.iter_bytes()):
                 data += chunk
                 if len(data) > _MOST_BYTES:
                     raise DeniedError(f"its answer is larger than {_MOST_BYTES} bytes")

@@ -104,7 +104,7 @@ class ClaraPlatform(Platform):
             self._settled.discard(request.job_id)
             raise
         self._settled.discard(request.job_id)
-        if not (answer.job_id.value and answer.payload_id.value):
+        if not _has_identifiers(answer):
             raise PlatformError("Clara Platform answered without identifiers when a job was to be created")
         return PlatformJob(
             job_id=request.job_id,
@@ -216,7 +216,7 @@ class ClaraPlatform(Platform):
         for answer in self._connection.stream("list its jobs", self._jobs.List, message):
             job = answer.job_details
             names = {name.casefold(): value for name, value in map_of(job.metadata).items()}
-            if names.get(JOB_ID_KEY.casefold()) == sought.job_id and job.job_id.value and job.payload_id.value:
+            if names.get(JOB_ID_KEY.casefold()) == sought.job_id and _has_identifiers(job):
                 found.append(job)
         found.sort(key=_first_to_keep)
         for job in found[1:]:
@@ -232,6 +232,11 @@ class ClaraPlatform(Platform):
     def _cancel(self, platform_job_id: str, reason: str) -> None:
         message = jobs_pb2.JobsCancelRequest(header=header(), job_id=identifier(platform_job_id), reason=reason)
         self._connection.ask("cancel the job", self._jobs.Cancel, message)
+
+
+def _has_identifiers(job: Any) -> bool:
+    """Whether an answer names a job and its payload so that they can be kept: text that every database takes."""
+    return all(value and value.isprintable() for value in (job.job_id.value, job.payload_id.value))
 
 
 def _first_to_keep(job: Any) -> tuple[bool, bool, int, str]:

@@ -44,7 +44,14 @@ class ResultsService:
         self._server.server_close()
 
     def add(
-        self, payload_id: str, uris: Sequence[str], parameters: str, *, agent: str = "ClaraSCU", job_id: str = ""
+        self,
+        payload_id: str,
+        uris: Sequence[str],
+        parameters: str,
+        *,
+        agent: str = "ClaraSCU",
+        job_id: str = "",
+        retries: int = 0,
     ) -> str:
         """A task that waits."""
         task_id = str(uuid.uuid4())
@@ -56,7 +63,7 @@ class ResultsService:
             "agent": agent,
             "parameters": parameters,
             "state": "Pending",
-            "retries": 0,
+            "retries": retries,
             "uris": list(uris),
         }
         with self._lock:

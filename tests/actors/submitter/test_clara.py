@@ -250,14 +250,22 @@ def test_a_drain_ends_soon_though_the_platform_is_silent(clara: ClaraServer, mak
 
 
 def test_a_discarded_job_is_canceled_there(clara: ClaraServer, make_world: Callable[..., World]) -> None:
+    """And one that the platform will not cancel keeps no other one there."""
     world = make_world(f"{PATH}.maxRetries=0")
     world.launcher.start("submitter")
-    job_id = world.job(world.group(2), clara.store.add_pipeline("covid"))
-    clara.faults.add("Jobs/Start", Fault.REFUSE)
-    world.tell_jobs(job_id)
-    world.wait_submission(job_id, JobState.FAULTED)
-    world.ask_submitter(messages.DiscardJobs(job_ids=(job_id,)))
-    wait_until(lambda: job_of(clara, job_id)["status"] == jobs_pb2.JOB_STATUS_CANCELED, "the platform's cancellation")
+    pipeline_id = clara.store.add_pipeline("covid")
+    job_ids = tuple(world.job(world.group(2), pipeline_id) for _ in range(2))
+    clara.faults.add("Jobs/Start", Fault.REFUSE, times=2)
+    clara.faults.add("Jobs/Cancel", Fault.REFUSE, code="FAILED_PRECONDITION")
+    world.tell_jobs(*job_ids)
+    for job_id in job_ids:
+        world.wait_submission(job_id, JobState.FAULTED)
+    world.ask_submitter(messages.DiscardJobs(job_ids=job_ids))
+    for job_id in job_ids:
+        wait_until(lambda job_id=job_id: world.submission(job_id).platform_state == "Canceled", "its cancellation")
+    assert clara.faults.count("Jobs/Cancel") == 2
+    states = sorted(job_of(clara, job_id)["status"] == jobs_pb2.JOB_STATUS_CANCELED for job_id in job_ids)
+    assert states == [False, True]
 
 
 def test_without_the_extra_there_is_a_remedy(tmp_path: Path) -> None:

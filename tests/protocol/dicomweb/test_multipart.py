@@ -91,6 +91,11 @@ def test_other_content_is_refused(content_type: str) -> None:
         list(read_parts([b"--b--"], content_type))
 
 
+def test_a_length_that_is_no_number_says_nothing() -> None:
+    body = b"--b\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\nx\r\n--b--"
+    assert [b"".join(part) for part in read_parts([body], TYPE.format("b"))] == [b"x"]
+
+
 def test_a_single_object_without_multipart_is_one_part() -> None:
     (data,) = [b"".join(part) for part in read_parts([b"DI", b"CM"], "application/dicom; transfer-syntax=1.2")]
     assert data == b"DICM"
