@@ -29,10 +29,12 @@ class Admitted:
     Args:
         rule: of the called AE title.
         moved: whether it brings what a C-MOVE of ours asked for.
+        shared: moved, and the called title is an AE title's, too: what no C-MOVE has begun is for that.
     """
 
     rule: AeTitleRule
     moved: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,9 @@ class Admission:
             own: our AE title as SCU, to which C-MOVEs of ours send.
         """
         if calling and called and called == own and self._moves is not None and self._moves.expects(host):
+            found = self._by_access_list(called, calling, host, any_source=any_source, last_word=True)
+            if isinstance(found, Admitted):
+                return Admitted(found.rule, moved=True, shared=True)
             return Admitted(AeTitleRule(ae_title=own), moved=True)
         return self._by_access_list(called, calling, host, any_source=any_source, last_word=last_word)
 

@@ -257,6 +257,7 @@ class Association:
         self._identifier = new_association_id()
         self._service = (LoggingService if scp.log_dimse_datasets else Service)(
             self._shared.moved if admitted.moved and self._shared.moved else self._shared,
+            unasked=self._shared if admitted.shared else None,
             association=self._identifier,
             contexts={
                 context_id: StorageContext(context, proposal.calling, proposal.called, self._peer, local)

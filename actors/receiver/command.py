@@ -21,7 +21,7 @@ _LONGEST_COMMENT = 64  # LO
 # Elements of group 0000.
 _AFFECTED_SOP_CLASS, _COMMAND_FIELD, _MESSAGE_ID, _DATASET_TYPE = 0x0002, 0x0100, 0x0110, 0x0800
 _RESPONDED_TO, _STATUS, _ERROR_COMMENT, _AFFECTED_SOP_INSTANCE = 0x0120, 0x0900, 0x0902, 0x1000
-_REQUESTED_SOP_CLASS = 0x0003
+_REQUESTED_SOP_CLASS, _MOVE_ORIGINATOR = 0x0003, 0x1030
 
 
 class CommandField(enum.IntEnum):
@@ -53,16 +53,26 @@ class Command:
         has_dataset: whether a dataset follows.
         sop_class: affected (or requested) SOP Class UID without padding; empty when absent.
         sop_instance: affected SOP Instance UID without padding; empty when absent.
+        is_moved: whether it says that a C-MOVE has begun it.
     """
 
-    __slots__ = ("field", "has_dataset", "message_id", "sop_class", "sop_instance")
+    __slots__ = ("field", "has_dataset", "is_moved", "message_id", "sop_class", "sop_instance")
 
-    def __init__(self, field: int, message_id: int, has_dataset: bool, sop_class: bytes, sop_instance: bytes) -> None:
+    def __init__(  # noqa: PLR0917 # as they stand in the command set
+        self,
+        field: int,
+        message_id: int,
+        has_dataset: bool,
+        sop_class: bytes,
+        sop_instance: bytes,
+        is_moved: bool = False,
+    ) -> None:
         self.field = field
         self.message_id = message_id
         self.has_dataset = has_dataset
         self.sop_class = sop_class
         self.sop_instance = sop_instance
+        self.is_moved = is_moved
 
 
 def parse_command(data: bytes) -> Command:
@@ -82,7 +92,8 @@ def parse_command(data: bytes) -> Command:
         raise UnreadableCommandError("a response, where nothing was asked")
     sop_class = values.get(_AFFECTED_SOP_CLASS) or values.get(_REQUESTED_SOP_CLASS, b"")
     sop_instance = values.get(_AFFECTED_SOP_INSTANCE, b"")
-    return Command(field, message_id, dataset_type != _NO_DATASET, unpadded(sop_class), unpadded(sop_instance))
+    has_dataset, is_moved = dataset_type != _NO_DATASET, _MOVE_ORIGINATOR in values
+    return Command(field, message_id, has_dataset, unpadded(sop_class), unpadded(sop_instance), is_moved)
 
 
 def encode_response(command: Command, status: int, comment: str = "") -> bytes:

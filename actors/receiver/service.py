@@ -96,6 +96,7 @@ class Service:
 
     Args:
         shared: of this process.
+        unasked: where the objects belong when the first of them comes without a C-MOVE; None for where all belong.
         association: its identifier.
         contexts: the accepted presentation contexts.
         ignored: SOP classes that are answered Success and not stored.
@@ -108,6 +109,7 @@ class Service:
         self,
         shared: Shared,
         *,
+        unasked: Shared | None = None,
         association: str,
         contexts: Mapping[int, StorageContext],
         ignored: frozenset[str],
@@ -116,6 +118,7 @@ class Service:
         send: Callable[[bytes], None],
     ) -> None:
         self._shared = shared
+        self._unasked = unasked
         self._association = association
         self._contexts = contexts
         self._ignored = frozenset(sop_class.encode("ascii", "replace") for sop_class in ignored)
@@ -220,6 +223,10 @@ class Service:
 
     def _judge(self, reception: Reception) -> None:
         """Find what speaks against storing an object before its dataset comes."""
+        if self._unasked is not None:
+            if not reception.command.is_moved:
+                self._shared = self._unasked
+            self._unasked = None
         command, context = reception.command, reception.context
         if context.sop_class == _VERIFICATION:
             reception.refuse(Status.SOP_CLASS_NOT_SUPPORTED, "the context is for Verification")

@@ -249,4 +249,4 @@ def test_an_ae_title_of_the_same_name_takes_the_others(tmp_path: Path) -> None:
     for host, moved in (("10.0.0.1", True), ("10.0.0.2", False)):
         outcome = admission.decide(called="OURS", calling="CT", host=host, any_source=False, own="OURS")
         assert isinstance(outcome, Admitted)
-        assert outcome.moved is moved
+        assert (outcome.moved, outcome.shared) == (moved, moved)

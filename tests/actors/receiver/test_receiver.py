@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import pydicom
 import pytest
 import zmq
+from pynetdicom import AE
 
 from protocol import messages
 from protocol.access import AeTitleRule
 from protocol.board import Intake
 from protocol.dimse import IMPLEMENTATION_CLASS_UID
+from protocol.moves import ExpectedMove, MovesFile
 from protocol.spool import ShardWriter, new_association_id
 from tests.actors.launcher import Launcher, RunningActor, wait_until
 from tests.actors.receiver import raw
@@ -460,6 +463,26 @@ class TestTheEnd:
         receiver = own.start("receiver-1")
         receiver.abandon()
         assert receiver.wait_ended(10) == 0
+
+
+def test_what_no_move_has_begun_stays_with_the_ae_title_of_the_same_name(own: Launcher, small: Study) -> None:
+    """While a C-MOVE of ours is under way, its archive may send other objects, too."""
+    title = own.settings.dicom.scu.ae_title
+    allow(own.spool, title)
+    later = time.time_ns() + 60 * 10**9
+    MovesFile(own.spool.moves).replace((ExpectedMove(host="127.0.0.1", until_ns=later),))
+    own.start("receiver-1")
+    first, *others = [pydicom.dcmread(path) for path in small.files.values()]
+    entity = AE(ae_title=CALLING)
+    entity.add_requested_context(first.SOPClassUID, [first.file_meta.TransferSyntaxUID])
+    for datasets, originator in (([first], ("ARCHIVE", 7)), (others, (None, None))):
+        association = entity.associate("127.0.0.1", own.port, ae_title=title)
+        for dataset in datasets:
+            answer = association.send_c_store(dataset, originator_aet=originator[0], originator_id=originator[1])
+            assert answer.Status == 0x0000
+        association.release()
+    assert by_uid(own).keys() == {dataset.SOPInstanceUID for dataset in others}
+    assert len(stored_files(own.spool.arrivals())) == 1
 
 
 def test_what_a_dead_receiver_had_in_transit_is_removed(own: Launcher) -> None:
