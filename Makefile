@@ -1,10 +1,13 @@
 # `make demo` and `make test` do all their set-up themselves.
 
+# A test run starts thousands of processes: what they import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 PYTHON ?= python3
 # Processes that run tests beside each other; 0: all in one.
-WORKERS ?= 0
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

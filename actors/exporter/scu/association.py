@@ -43,6 +43,7 @@ _LONGEST_FRAGMENT_BYTES = 128 * 1024
 """Of a dataset, where the peer could take longer ones: there is nothing more to win."""
 _LONGEST_RESPONSE_BYTES = 64 * 1024
 _MEDIUM_PRIORITY = 0
+_PAD = b"\0"
 _MESSAGE_IDS = 0x10000
 
 
@@ -200,11 +201,13 @@ class Association:
             for start in range(0, len(data), step):
                 fragment = data[start : start + step]
                 is_last = sent == length and start + step >= len(data)
+                # A deflated dataset may be odd, a fragment may not (PS3.8 Annex E); inflating ends before the pad.
+                pad = _PAD[: len(fragment) % 2]
                 if is_last or len(fragment) < step:
-                    pieces.append(_header(context_id, len(fragment), is_last=is_last))
+                    pieces.append(_header(context_id, len(fragment) + len(pad), is_last=is_last))
                 else:
                     pieces.append(full)
-                pieces.append(fragment)
+                pieces += (fragment, pad) if pad else (fragment,)
                 if self._log_pdus:
                     self._tell_pdu("pdata_sent", context_id, len(fragment), is_command=False, is_last=is_last)
             self._connection.send(pieces, deadline)

@@ -38,6 +38,11 @@ def received(directory: Path) -> dict[str, bytes]:
     return found
 
 
+def padded(dataset: bytes) -> bytes:
+    """A dataset as it has to travel."""
+    return dataset + b"\0" * (len(dataset) % 2)
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return make_study(tmp_path_factory.mktemp("study") / "study", "PAT-SCU", 12, rows=64)
@@ -56,7 +61,23 @@ def test_every_transfer_syntax_and_sop_class_arrives_byte_for_byte(tmp_path: Pat
         delivery = Delivery(sender(peer.port), sent.values())
     assert delivery.counts == {"delivered": 7}
     assert {report.sop_instance_uid for report in delivery.reports} == set(sent)
-    assert received(tmp_path / "out") == {uid: dataset_bytes(path) for uid, path in sent.items()}
+    assert received(tmp_path / "out") == {uid: padded(dataset_bytes(path)) for uid, path in sent.items()}
+
+
+def test_a_deflated_dataset_of_odd_length_is_padded(tmp_path: Path) -> None:
+    """Fragments are even (PS3.8 Annex E), and DCMTK aborts where they are not."""
+    sent: dict[str, Path] = {}
+    for number in range(64):
+        plain = make_study(tmp_path / f"plain-{number}", "PAT-ODD", 1, rows=16)
+        sent |= convert(plain, tmp_path / f"deflated-{number}", "1.2.840.10008.1.2.1.99").files
+        if {len(dataset_bytes(path)) % 2 for path in sent.values()} == {0, 1}:
+            break
+    else:
+        pytest.fail("64 deflated datasets are all even, or all odd")
+    with storescp(tmp_path / "out") as peer:
+        delivery = Delivery(sender(peer.port), sent.values())
+    assert delivery.counts == {"delivered": len(sent)}
+    assert received(tmp_path / "out") == {uid: padded(dataset_bytes(path)) for uid, path in sent.items()}
 
 
 @pytest.mark.parametrize("max_pdu", ["4096", "131072"])
