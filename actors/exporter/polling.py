@@ -15,7 +15,7 @@ from protocol.errors import AdapterError, RefusedError
 from protocol.logs import EventLogger
 
 _OFFERED_TASKS = 10
-_MOST_ASKED_FOR = 1000
+_MOST_ASKED_FOR = 250  # each may have thousands of names
 _LONGEST_PAUSE_SECONDS = 30.0
 
 
