@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 30.0
 _KEPT_SECONDS = 24 * 3600.0
+_NEW_SECONDS = 60.0  # in which the exporter may not have made all tasks of a result; some registers a pipeline itself
 _OVER = (TaskState.SUCCEEDED, TaskState.CANCELED)
 
 
@@ -105,6 +106,7 @@ def exported(kept_seconds: float) -> Iterator[Exported]:
         .where(of_result & (task.state == TaskState.SUCCEEDED) & (Delivery.state != DeliveryState.DELIVERED))
     )
     query = Result.select(Result.run_id, Result.payload_id, Run.kept_bytes).join(Run, on=(Run.run_id == Result.run_id))
-    query = query.where(pw.fn.EXISTS(begun) & ~pw.fn.EXISTS(unfinished) & ~pw.fn.EXISTS(undelivered))
+    is_old = Result.created_ns < time.time_ns() - int(_NEW_SECONDS * NANOSECONDS)
+    query = query.where(is_old & pw.fn.EXISTS(begun) & ~pw.fn.EXISTS(unfinished) & ~pw.fn.EXISTS(undelivered))
     for run_id, payload_id, kept_bytes in tuples(query.limit(PAGE_ROWS)):
         yield Exported(run_id, payload_id, kept_bytes)
