@@ -49,7 +49,7 @@ def machine() -> str:
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
-    python, kernel = platform.python_version(), platform.release()
+    python, kernel = platform.python_version(), platform.release().partition("-")[0]
     return (
         f"{cores} cores of {model}, {memory:.0f} GiB of memory, Linux {kernel}, {_file_system()}, Python {python}, "
         f"DCMTK {_dcmtk()}."
