@@ -108,7 +108,9 @@ def test_registered_tasks_and_people(gateway: Gateway, tmp_path: Path) -> None:
     assert json.loads(gateway.cli("exports", "show", task_id, "--json").stdout)["deliveries"][0]["lastError"]
     with storescp(tmp_path / "late", port=port):
         assert "LATE" in gateway.cli("echo", "LATE").stdout or "late" in gateway.cli("echo", "late").stdout
-        gateway.cli("exports", "retry", task_id)
+        retried = gateway.cli("exports", "retry", task_id, check=False)
+        # It may have been taken up by itself already, since its destination answers.
+        assert retried.returncode == 0 or "InProgress" in retried.stderr or "Succeeded" in retried.stderr
         gateway.wait_for(lambda: gateway.exports()[0]["state"] == "Succeeded", 30.0, "export that succeeds")
         assert len(received(tmp_path / "late")) == 2
     assert gateway.cli("exports", "cancel", task_id, check=False).returncode == 1

@@ -180,10 +180,11 @@ def test_a_kill_at_any_state_doubles_nothing(
         submitter = world.launcher.start("submitter")
         world.wait_submission(job_id, JobState.COMPLETED)
         check_payload(world, clara, job_id, group_id)
-        counts = [clara.faults.calls[each] - before[each] for each in STEPS]
-        uploads = counts.pop(2)
-        assert 8 <= uploads <= (12 if held == "Payloads/Upload" else 8), f"{point} {held}"
-        assert counts == [1, 1, 1], f"{point} {held}"
+        # A call that the server still has in hand at the kill may come again, but not a creation: that is looked for.
+        again = {"Jobs/AddMetadata": 1, "Payloads/Upload": 4, "Jobs/Start": 1}
+        for each in STEPS:
+            calls, least = clara.faults.calls[each] - before[each], 8 if each == "Payloads/Upload" else 1
+            assert least <= calls <= least + (again.get(each, 0) if each == held else 0), f"{point} {held}: {each}"
         assert len(clara.store.jobs()) == number
 
 
