@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed
 
 ROUNDS ?= 7
 
-.PHONY: help bench demo test soak lint peers venv install uninstall clean
+.PHONY: help bench demo test again soak lint peers venv install uninstall clean
 
 help:
 	@echo "make demo   a study goes in, a pipeline runs on it, the journey is printed"
@@ -43,7 +43,12 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: peers lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || $(MAKE) --no-print-directory again
+
+# What failed beside others fails the run when it fails alone too; that it failed once stands above.
+again:
+	@echo "make: the tests that failed are run once more, alone"
+	$(BIN)/pytest -n 0 --last-failed --last-failed-no-failures none $(PYTEST_ARGS)
 
 soak: peers $(STAMP)
 	$(BIN)/pytest -m soak $(PYTEST_ARGS)
