@@ -14,7 +14,7 @@ from actors.exporter.destinations import Route
 from actors.exporter.lanes import Lanes, pause_seconds
 from actors.exporter.payloads import Payloads
 from actors.exporter.records import EMBEDDED, Records
-from actors.exporter.sender import DestinationDownError, Outcome, Report
+from actors.exporter.sender import Outcome, Report
 from actors.exporter.tasks import FAILURE, ActiveTask, Batch, Fetched, Missing, Verdict, judge
 from protocol import killpoints
 from protocol.availability import LEDGER_AWAY
@@ -151,9 +151,7 @@ class Flow:
 
         try:
             batch.target.sender(self._scu).deliver(batch.files, report, batch.task.stopping)
-        except DestinationDownError as error:
-            down = str(error)
-        except AdapterError as error:
+        except AdapterError as error:  # DestinationDownError among them
             down = str(error)
         except Exception as error:
             self._log.unexpected("delivery_broke", task_id=batch.task.row.task_id, destination=batch.lane)
