@@ -3,7 +3,8 @@
 It carries what must hold over all receivers at once, or be known before the next C-STORE: association slots,
 whether intake is open, how many bytes were stored. Each word has one writer, so no lock can be left behind by a
 process that was killed: a receiver writes its own row, the guardian writes the storage words, the platform what its
-runs take, the retriever what it has retrieved, the supervisor clears the row of a dead receiver.
+runs take, the retriever what it has retrieved, the processor what it waits for, the supervisor clears the row of a
+dead receiver.
 """
 
 import enum
@@ -18,7 +19,7 @@ _HEADER_WORDS = 16
 _SIZE = 8 * (_HEADER_WORDS + _ROWS * _ROW_WORDS)
 
 # Header words.
-_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES, _RETRIEVED_BYTES = range(6)
+_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES, _RETRIEVED_BYTES, _AWAITED = range(7)
 # Words of a row; the hosts follow.
 _PID, _ACTIVE, _STORED_BYTES, _ACCEPTING = 0, 1, 2, 3
 
@@ -99,6 +100,17 @@ class Board:
         """Bytes retrieved since the supervisor started, without what C-MOVEs brought."""
         return self._words[_RETRIEVED_BYTES]
 
+    # What groups wait for: written by the processor.
+
+    def set_awaited(self, boot_ns: int) -> None:
+        """Publish that a group waits for the description of what was stored up to a moment of the boot clock."""
+        self._words[_AWAITED] = max(0, boot_ns)
+
+    @property
+    def awaited_boot_ns(self) -> int:
+        """What was stored up to here, in nanoseconds of the boot clock, must be described without delay."""
+        return self._words[_AWAITED]
+
     # Rows: one a receiver process.
 
     def claim_row(self) -> int | None:
@@ -123,7 +135,7 @@ class Board:
     @property
     def stored_bytes(self) -> int:
         """Bytes stored by all receivers since the supervisor started."""
-        rows = (self._words[self._at(row, _STORED_BYTES)] for row in range(_ROWS))
+        rows = self._words[_HEADER_WORDS + _STORED_BYTES :: _ROW_WORDS]
         return self._words[_RETIRED_BYTES] + sum(rows)
 
     def receiver_row(self, row: int) -> "ReceiverRow":

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from actors.actor import Actor
+from actors.actor import Actor, Timer
 from actors.extractor import header as dicom
 from actors.extractor.deaths import MOST_DEATHS, Deaths
+from actors.extractor.patience import LOOK_SECONDS, Patience
 from protocol import channels, killpoints
 from protocol.access import AccessFile
 from protocol.birth import Birth
@@ -61,6 +62,8 @@ class Extractor(Actor):
         self._suspected: dict[str, tuple[StoredInstance, bool]] = {}
         self._deaths = Deaths(birth.runtime, birth.name)
         self._turn_is_due = False
+        self._patience = Patience(self.board)
+        self._look: Timer | None = None
         self._troubles = Repeats(self.log.warning)
         self._descriptions: Sender
 
@@ -70,15 +73,24 @@ class Extractor(Actor):
         self.every(10.0, self._troubles.flush)
 
     def handle_instances_stored(self, message: InstancesStored) -> None:
-        """Receivers have stored instances."""
+        """Receivers have stored instances: they may wait for the end of a burst."""
         self._enqueue(self._waiting, message.instances)
+        if not self._waiting or self._turn_is_due or self.draining:
+            self._work_soon()
+            return
+        if self._look is None:
+            self._patience.begin()
+            self._look = self.after(LOOK_SECONDS, self._look_again)
+        self._patience.add(message.instances)
 
     def handle_describe_instances(self, message: DescribeInstances) -> None:
         """The processor misses descriptions, or a person released instances from quarantine."""
         self._enqueue(self._released if message.lenient else self._waiting, message.instances)
+        self._work_soon()
 
     def drain(self) -> None:
         """Describe what waits, and end."""
+        self._work_soon()
         if not self._turn_is_due:
             self.finish()
 
@@ -97,7 +109,20 @@ class Extractor(Actor):
                 self._troubles.add("instances_left_to_the_sweep", "bus", waiting=len(queue))
                 break
             queue.setdefault(instance.identifier, instance)
-        if queue and not self._turn_is_due:
+
+    def _look_again(self) -> None:
+        self._look = None
+        if self._patience.is_over():
+            self._work_soon()
+        else:
+            self._look = self.after(LOOK_SECONDS, self._look_again)
+
+    def _work_soon(self) -> None:
+        """Describe a batch in the next turn, if there is any; all that waits follows."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if not self._turn_is_due and (self._released or self._waiting or self._suspected):
             self._turn_is_due = True
             self.post(self._describe_batch)
 
@@ -116,10 +141,8 @@ class Extractor(Actor):
             self._descriptions.send(InstancesDescribed(instances=described, lenient=lenient))
             killpoints.reach("extractor.descriptions-sent")
             self.log.debug("instances_described", count=len(described))
-        if self._released or self._waiting or self._suspected:
-            self._turn_is_due = True
-            self.post(self._describe_batch)
-        elif self.draining:
+        self._work_soon()
+        if self.draining and not self._turn_is_due:
             self.finish()
 
     def _described(self, queue: _Queue, lenient: bool) -> Iterator[DescribedInstance]:

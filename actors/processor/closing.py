@@ -6,6 +6,7 @@ at the deadline, and then waited for; so an AE title that never rests cannot hol
 
 import dataclasses
 import enum
+from collections.abc import Callable
 
 from actors.processor.associations import Associations
 from actors.processor.groups import OpenGroup, OpenGroups
@@ -107,6 +108,7 @@ class Closer:
         associations: whose objects are in transit.
         registry: tells the timeouts.
         log: of the actor.
+        hurry: called when a group waits for what extractors may have put off, with the moment.
     """
 
     def __init__(
@@ -117,12 +119,14 @@ class Closer:
         associations: Associations,
         registry: Registry,
         log: EventLogger,
+        hurry: Callable[[Moment], None],
     ) -> None:
         self._groups = groups
         self._shards = shards
         self._associations = associations
         self._registry = registry
         self._log = log
+        self._hurry = hurry
         self._holds: dict[int, _Hold] = {}
 
     @property
@@ -149,6 +153,7 @@ class Closer:
         listing: Listing | None = None
         shared: Snapshot | None = None
         ready = []
+        held_up = False
         for group in quiet:
             hold = self._holds.get(group.group_id)
             if hold is None or hold.deadline != self._deadline(group):
@@ -164,7 +169,10 @@ class Closer:
             if step is Step.CLOSE:
                 ready.append(group)
             else:
+                held_up |= step is Step.AWAIT_RECORD
                 self._tell(group, hold, step, clock)
+        if held_up:
+            self._hurry(now)
         return ready
 
     def look_again(self, now: Moment) -> None:

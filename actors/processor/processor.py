@@ -71,7 +71,14 @@ class Processor(Actor):
         self._intake = Intake(recorder, shards, self._comparer, self.log)
         self._asker = Asker(self.bus.sender(channels.INSTANCES).send)
         self._quarantine = Quarantine(ledger, self._asker)
-        self._closer = Closer(groups=groups, shards=shards, associations=associations, registry=registry, log=self.log)
+        self._closer = Closer(
+            groups=groups,
+            shards=shards,
+            associations=associations,
+            registry=registry,
+            log=self.log,
+            hurry=lambda moment: self.board.set_awaited(moment.boot_ns),
+        )
         self._jobs = JobMaker(ledger, registry, self.log)
         self._announcer = Announcer(self.bus.sender(channels.JOBS).send)
         self._sweep = Sweep(

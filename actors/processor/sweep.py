@@ -20,7 +20,8 @@ from protocol.messages import DescribedInstance, StoredInstance
 from protocol.spool import Spool
 
 SWEEP_SECONDS = 3.0
-_OLD_ENOUGH_NS = 2_000_000_000
+# What extractors put off (extractor/patience.py) is no lost message, nor what waits while they catch up.
+_OLD_ENOUGH_NS = 4_000_000_000
 _WANTED_AT_ONCE = 20_000
 
 

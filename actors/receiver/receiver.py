@@ -29,7 +29,9 @@ from protocol.spool import ShardWriter, Spool
 
 _YIELD_SECONDS = 0.003  # how long a receiver with more associations leaves a connection to the others
 _ACCEPTS_PER_TURN = 16
-_ANNOUNCE_SECONDS = 0.01  # a message for each instance would cost more than it is worth
+# A message for each instance would cost more than it is worth: each wakes three processes.
+_ANNOUNCE_SECONDS = 0.1
+_ANNOUNCE_AT_ONCE = 256
 _NO_DESCRIPTORS_SECONDS = 1.0
 _REPEATS_SECONDS = 10.0
 _SPARE_CONNECTIONS = 256  # of which no association has come yet, beside the maximum of associations
@@ -96,6 +98,8 @@ class Receiver(Actor):
         if not self._stored:
             self.after(_ANNOUNCE_SECONDS, self._announce_all)
         self._stored.append(instance)
+        if len(self._stored) >= _ANNOUNCE_AT_ONCE:
+            self._announce_all()
 
     def _announce_all(self) -> None:
         """Lost, it is found by the processor's sweep."""

@@ -45,6 +45,13 @@ def test_a_dead_receivers_slots_are_freed_and_what_it_stored_stays_counted(board
     assert board.claim_row() == number
 
 
+def test_what_receivers_store_is_counted_over_all_rows(board: Board) -> None:
+    rows = [board.receiver_row(board.claim_row() or 0) for _ in range(64)]
+    for number, row in enumerate(rows):
+        row.add_stored(number)
+    assert board.stored_bytes == sum(range(64))
+
+
 def test_rows_run_out_and_come_back(board: Board) -> None:
     claimed = []
     while (row := board.claim_row()) is not None:

@@ -71,15 +71,15 @@ def test_a_file_that_holds_its_reader_is_given_up(world: World) -> None:
     path = world.launcher.spool.instance_path(poison.identifier)
     os.mkfifo(path)
     note = world.launcher.runtime / "extractor-1.reading"
-    for _ in range(MOST_DEATHS):
+    for deaths in range(MOST_DEATHS):
         actor = world.launcher.start("extractor-1")
         world.send(InstancesStored(instances=(poison, good)))
         wait_until(
             lambda: poison.identifier.encode() in note.read_bytes() and note.read_bytes()[0], "a reader that hangs"
         )
+        # From the second on, what is suspected waits for what is not.
+        assert [each.identifier for each, _ in world.described(deaths)] == [good.identifier] * deaths
         actor.kill()
-    # From the second on, what is suspected waits for what is not.
-    assert [each.identifier for each, _ in world.described(MOST_DEATHS - 1)] == [good.identifier] * (MOST_DEATHS - 1)
     world.forget()
 
     actor = world.launcher.start("extractor-1")

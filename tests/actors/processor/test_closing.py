@@ -45,6 +45,7 @@ class Situation:
         self.shards = Shards(spool)
         self.groups = OpenGroups(repeat_seconds=60)
         self.associations = Associations(spool)
+        self.hurried: list[Moment] = []
         log = EventLogger("adapter.processor")
         self.closer = Closer(
             groups=self.groups,
@@ -52,6 +53,7 @@ class Situation:
             associations=self.associations,
             registry=Registry(log, Surroundings(Loop(), log, loaded=lambda _: None, planned=lambda _: None)),
             log=log,
+            hurry=self.hurried.append,
         )
         self.group = self.open("AE", 1)
 
@@ -116,6 +118,15 @@ def test_what_was_stored_before_the_deadline_is_awaited_and_nothing_after(situat
     assert not situation.closes(6.0)
     situation.shards.missing = {"s/b-000002"}
     assert situation.closes(7.0)
+
+
+def test_extractors_are_told_that_a_group_waits_for_them(situation: Situation) -> None:
+    situation.associations.note("s/a-000001", "AE", None)
+    situation.shards.missing = {"s/a-000002"}
+    assert not situation.closes(4.0)
+    assert situation.hurried == []
+    assert not situation.closes(5.0)
+    assert situation.hurried == [moment(5.0)]
 
 
 def test_an_instance_that_joins_after_the_deadline_makes_a_new_one(situation: Situation) -> None:

@@ -71,6 +71,7 @@ def test_a_backlog_never_splits_a_study(world: World) -> None:
     world.describe(*instances[:3])
     world.describe(Association(world, "QUICK").store("1.2.4"))
     (quick,) = world.announced(1)
+    world.take_over([quick])
     world.asked(each.identifier for each in instances[3:])  # far past the timeout
     assert [job["job_id"] for job in world.jobs()] == [quick]
     world.describe(*instances[3:])
