@@ -9,8 +9,9 @@ from struct import Struct
 
 import msgspec
 
+from protocol.dimse.encoding import BIG, LITTLE, Targets
 from protocol.dimse.uids import is_uid, unpadded
-from protocol.dimse.walk import BIG, LITTLE, BrokenDatasetError, Element, Targets, Walker
+from protocol.dimse.walk import BrokenDatasetError, Element, Walker
 from protocol.errors import AdapterError
 
 _FIRST_READ = 32 * 1024

@@ -17,6 +17,7 @@ import msgspec
 from actors.actor import Actor, Timer
 from actors.extractor import header as dicom
 from actors.extractor.deaths import MOST_DEATHS, Deaths
+from actors.extractor.familiar import Familiars
 from actors.extractor.patience import LOOK_SECONDS, Patience
 from protocol import channels, killpoints
 from protocol.access import AccessFile
@@ -55,6 +56,7 @@ class Extractor(Actor):
         self._access = AccessFile(self._spool.access)
         self._wanted_tags: tuple[str, ...] | None = None
         self._wanted = dicom.Wanted(())
+        self._familiars = Familiars()
         # In the order of their arrival, by identifier: what is asked for twice is described once.
         self._waiting: _Queue = OrderedDict()
         self._released: _Queue = OrderedDict()
@@ -180,7 +182,9 @@ class Extractor(Actor):
         self._deaths.begin(instance.identifier)
         try:
             killpoints.reach("extractor.reading")
-            header = dicom.describe(self._spool.instance_path(instance.identifier), self._wanted)
+            header = dicom.describe(
+                self._spool.instance_path(instance.identifier), self._wanted, self._familiars.of(instance.identifier)
+            )
         except FileNotFoundError:
             self.log.debug("instance_gone", identifier=instance.identifier)
             return None
@@ -204,6 +208,7 @@ class Extractor(Actor):
             tags = (*configured, *(tag for rule in rules for tag in rule.tags))
             if tags != self._wanted_tags:
                 self._wanted = dicom.Wanted(tags)
+                self._familiars = Familiars()
                 self._wanted_tags = tags
         except (OSError, ValueError, msgspec.DecodeError) as error:
             self._troubles.add("access_list_not_read", "spool", error=type(error).__name__)

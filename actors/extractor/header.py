@@ -13,18 +13,10 @@ from struct import Struct
 
 import msgspec
 
+from actors.extractor.familiar import Familiar
 from actors.extractor.text import as_text, without_nul
-from protocol.dimse.walk import (
-    BIG,
-    LITTLE,
-    BoundReachedError,
-    BrokenDatasetError,
-    ByteOrder,
-    Element,
-    Targets,
-    Walker,
-    told,
-)
+from protocol.dimse.encoding import BIG, LITTLE, ByteOrder, Targets, told
+from protocol.dimse.walk import BoundReachedError, BrokenDatasetError, Element, Walker
 
 TRANSFER_SYNTAX_UID = 0x00020010
 MEDIA_SOP_CLASS_UID = 0x00020002
@@ -110,8 +102,13 @@ class Header(msgspec.Struct, kw_only=True):
         return {name: self.values.get(tag, "") for name, tag in wanted.attributes.items()}
 
 
-def describe(path: str, wanted: Wanted) -> Header:
+def describe(path: str, wanted: Wanted, familiar: Familiar | None = None) -> Header:
     """Read an instance's header. Whatever the file holds, there is an answer.
+
+    Args:
+        path: of the file.
+        wanted: what is read.
+        familiar: what is known of similar headers, of which the same was wanted.
 
     Raises:
         OSError: the file is gone or cannot be read.
@@ -120,7 +117,7 @@ def describe(path: str, wanted: Wanted) -> Header:
     try:
         header = Header(size=os.fstat(fd).st_size)
         try:
-            _read(fd, header, wanted)
+            _read(fd, header, wanted, familiar or Familiar())
             header.problem = _unusable(header)
         except BrokenDatasetError as error:
             header.problem = str(error)
@@ -129,10 +126,10 @@ def describe(path: str, wanted: Wanted) -> Header:
         os.close(fd)
 
 
-def _read(fd: int, header: Header, wanted: Wanted) -> None:
+def _read(fd: int, header: Header, wanted: Wanted, familiar: Familiar) -> None:
     """Fill a header in; what was read before something turned out broken stays."""
     first = os.pread(fd, _FIRST_READ, 0)
-    header.meta, header.dataset_offset = _file_meta(first)
+    header.meta, header.dataset_offset = _file_meta(first, familiar)
     syntax = header.meta.get(TRANSFER_SYNTAX_UID, "")
     order = BIG if syntax == EXPLICIT_BIG else LITTLE
     found: dict[int, Element] = {}
@@ -149,6 +146,7 @@ def _read(fd: int, header: Header, wanted: Wanted) -> None:
                 explicit=syntax != IMPLICIT_LITTLE,
                 targets=wanted.targets,
                 found=found,
+                runs=familiar.runs,
             ).walk()
     finally:
         header.values = _texts(found, wanted, order)
@@ -174,7 +172,7 @@ def _unusable(header: Header) -> str:
         value = header.values.get(tag, "")
         if not value:
             return f"element {told(tag)} ({name}) is missing or empty"
-        if len(value) > 64 or not _UID.fullmatch(value):
+        if not _is_uid(value):
             return f"element {told(tag)} ({name}) is no valid UID"
     for tag, meta, name in (
         (SOP_INSTANCE_UID, MEDIA_SOP_INSTANCE_UID, "SOP Instance UID"),
@@ -184,6 +182,11 @@ def _unusable(header: Header) -> str:
         if value and value != header.meta.get(meta, ""):
             return f"element {told(tag)} ({name}) differs from the one under which the instance was sent"
     return ""
+
+
+@functools.lru_cache(maxsize=256)
+def _is_uid(value: str) -> bool:
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
 
 
 # The file meta group (PS3.10 §7.1): always explicit little endian.
@@ -204,15 +207,33 @@ _META_WANTED = frozenset(
 _META_LONG_REPRESENTATIONS = frozenset((b"OB", b"OW", b"UN", b"UR", b"UT", b"UC", b"SQ"))
 
 
-def _file_meta(first: bytes) -> tuple[dict[int, str], int]:
+_META_BEGINS = b"DICM\x02\x00\x00\x00UL\x04\x00"
+_META_SECOND = 144  # where the second element begins: behind the preamble and the group's length
+_META_INSTANCE = b"\x02\x00\x03\x00UI"
+
+
+def _file_meta(first: bytes, familiar: Familiar) -> tuple[dict[int, str], int]:
     """The file meta group, and where the dataset begins.
 
     Raises:
         BrokenDatasetError: there is none, or it does not fit into the first read.
     """
+    before, after = familiar.before, familiar.after
+    if after and first.startswith(_META_BEGINS, 128) and first.startswith(before, _META_SECOND):
+        # All is as it was before, but for the SOP Instance UID.
+        at = _META_SECOND + len(before) + 2
+        uid = at + first[at - 2] + (first[at - 1] << 8)
+        end = uid + len(after)
+        if first.startswith(after, uid) and first[end : end + 2] not in (b"\x02\x00", b""):
+            return {**familiar.meta, MEDIA_SOP_INSTANCE_UID: _meta_text(first[at:uid])}, end
+    return _parse_file_meta(first, familiar)
+
+
+def _parse_file_meta(first: bytes, familiar: Familiar) -> tuple[dict[int, str], int]:
     if first[128:132] != b"DICM":
         raise BrokenDatasetError("the file does not begin with a preamble and a file meta group")
     meta: dict[int, str] = {}
+    instance = after = 0
     at, end = 132, len(first)
     while at + 8 <= end:
         group, element, vr, length = _META_ELEMENT(first, at)
@@ -227,9 +248,17 @@ def _file_meta(first: bytes) -> tuple[dict[int, str], int]:
         if at + length > end:
             raise BrokenDatasetError(f"the file meta group ends inside element {told(0x00020000 | element)}")
         if element in _META_WANTED:
-            meta[0x00020000 | element] = without_nul(first[at : at + length].decode("latin_1").strip(" \0"))
+            meta[0x00020000 | element] = _meta_text(first[at : at + length])
+            if element == MEDIA_SOP_INSTANCE_UID & 0xFFFF:
+                instance, after = at - 8, at + length
         at += length
+    if instance and first.startswith(_META_BEGINS, 128) and first.startswith(_META_INSTANCE, instance):
+        familiar.before, familiar.after, familiar.meta = first[_META_SECOND : instance + 6], first[after:at], meta
     return meta, at
+
+
+def _meta_text(raw: bytes) -> str:
+    return without_nul(raw.decode("latin_1").strip(" \0"))
 
 
 # Deflated datasets (PS3.5 §A.5).

@@ -23,6 +23,7 @@ _RESETS_IN_NAMES = re.compile(rb"[\t\n\f\r\\^=]")
 _DEFAULT = "latin_1"
 
 
+@functools.lru_cache(maxsize=1024)  # nearly all values are those of the instance before
 def as_text(vr: bytes, raw: bytes, character_set: bytes, sign: str) -> str:
     """An element's value as text; "" for what is no text, such as a sequence.
 

@@ -6,7 +6,8 @@ whatever the bytes say: windows, elements, depth; nothing recurses.
 """
 
 from collections.abc import Callable
-from struct import Struct
+
+from protocol.dimse.encoding import ITEM, ITEM_END, LONG, SEQUENCE_END, SHORT, ByteOrder, Targets, told
 
 UNDEFINED = 0xFFFFFFFF
 DEEPEST = 128
@@ -26,16 +27,24 @@ _LONGEST_ELEMENT_HEADER = 12
 # A nest that is too deep is larger than this: an item's and an element's header, eight bytes each, per level.
 _SMALLEST_NEST = 16 * DEEPEST
 
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
 
-# PS3.5 §7.1.2: the first have a length of 16 bits; all others, those that are still to be invented too, of 32 bits.
-_SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _MAY_NEST = frozenset((b"SQ", b"UN", b""))
 
 Element = tuple[bytes, bytes]
 """A value representation, b"" where the dataset does not tell it, and the raw value."""
+
+Run = tuple[bytes, dict[int, Element], int]
+"""Some elements that were walked over: their bytes, what is wanted of them, and the last one's code."""
+
+Runs = dict[tuple[str, bool], dict[bytes, Run]]
+"""Runs by byte order and whether explicit, then by their first tag as it stands. Where the same bytes stand at an
+element's beginning again, as they do in most of a series' header, there is nothing to be found out. Only for walks with
+the same targets."""
+
+_RUN_ELEMENTS = 8
+_LONGEST_RUN = 4 * 1024
+_MOST_RUNS = 64
 
 
 class BrokenDatasetError(Exception):
@@ -48,60 +57,6 @@ class BoundReachedError(Exception):
 
 class _MalformedError(Exception):
     """Items and delimiters do not fit together; harmless where the length of the whole is known."""
-
-
-class ByteOrder:
-    """How numbers stand in an encoded dataset.
-
-    A *code* is a tag as its four bytes read as one number, a representation's code likewise: the hot loop compares
-    these, and makes nothing of what it hops over.
-
-    Args:
-        sign: "<" for little endian, ">" for big endian.
-    """
-
-    def __init__(self, sign: str) -> None:
-        self.sign = sign
-        self.explicit = Struct(f"{sign}HH2sH").unpack_from
-        self.explicit_codes = Struct(f"{sign}LHH").unpack_from
-        self.implicit_codes = Struct(f"{sign}LL").unpack_from
-        self.long = Struct(f"{sign}L").unpack_from
-        self.short = frozenset(int.from_bytes(vr, "little" if sign == "<" else "big") for vr in _SHORT)
-        self.wide = frozenset(int.from_bytes(vr, "little" if sign == "<" else "big") for vr in _LONG)
-        self.item = Struct(f"{sign}HH").pack(_ITEM >> 16, _ITEM & 0xFFFF)
-
-    def code(self, tag: int) -> int:
-        """A tag as a code, and a code as a tag."""
-        return tag if self.sign == ">" else (tag & 0xFFFF) << 16 | tag >> 16
-
-
-LITTLE, BIG = ByteOrder("<"), ByteOrder(">")
-
-
-class Targets:
-    """The elements to collect; make it once and use it for many walks.
-
-    Args:
-        tags: of the top level; not empty.
-    """
-
-    def __init__(self, tags: frozenset[int]) -> None:
-        self.tags = tags
-        self.highest = max(tags)
-        # What the hot loop must not hop over, also when there are no representations to show it.
-        self._codes = {
-            order.sign: frozenset(order.code(tag) for tag in (*tags, 0, _ITEM, _ITEM_END, _SEQUENCE_END))
-            for order in (LITTLE, BIG)
-        }
-
-    def codes(self, order: ByteOrder) -> frozenset[int]:
-        """Codes of all elements that need a closer look."""
-        return self._codes[order.sign]
-
-
-def told(tag: int) -> str:
-    """A tag as people write it, `GGGG,EEEE`."""
-    return f"{tag >> 16:04X},{tag & 0xFFFF:04X}"
 
 
 class Walker:
@@ -117,6 +72,7 @@ class Walker:
             that they do otherwise.
         targets: what is wanted.
         found: takes up what is found; it stays there when the walk breaks off.
+        runs: of walks over what is probably similar; it is filled.
     """
 
     def __init__(
@@ -130,6 +86,7 @@ class Walker:
         explicit: bool,
         targets: Targets,
         found: dict[int, Element],
+        runs: Runs | None = None,
     ) -> None:
         self._read = read
         self._start = start
@@ -138,7 +95,9 @@ class Walker:
         self._explicit = explicit
         self._targets = targets
         self._found = found
+        self._runs = runs
         self._tag = 0
+        self._code = 0  # of the last element
         self._windows_left = MOST_WINDOWS
         self._elements_left = MOST_ELEMENTS
         self._data = window
@@ -153,10 +112,13 @@ class Walker:
         """
         try:
             self._believe_first_element()
-            if self._explicit:
-                self._walk_explicit()
+            hop = self._hop_explicit if self._explicit else self._hop_implicit
+            if self._runs is None:
+                at = self._start
+                while at <= self._safe or not self._is_over(at):
+                    at = hop(at, MOST_ELEMENTS)
             else:
-                self._walk_implicit()
+                self._walk_runs(self._runs.setdefault((self._order.sign, self._explicit), {}), hop)
         except BoundReachedError as bound:
             if self._tag <= self._targets.highest:
                 raise BrokenDatasetError(f"{bound} before the end of element {told(self._targets.highest)}") from None
@@ -169,20 +131,45 @@ class Walker:
             self._load(self._start)
         index = self._start - self._base
         first = self._data[index + 4 : index + 6]
-        self._explicit = _is_representation(first) if self._explicit else first in _SHORT
+        self._explicit = _is_representation(first) if self._explicit else first in SHORT
+
+    def _walk_runs(self, runs: dict[bytes, Run], hop: Callable[[int, int], int]) -> None:
+        at, found = self._start, self._found
+        while True:
+            if at > self._safe and self._is_over(at):
+                return
+            data, index = self._data, at - self._base
+            tag = data[index : index + 4]
+            known = runs.get(tag)
+            if known is not None and data.startswith(known[0], index):
+                at += len(known[0])
+                if known[1]:
+                    found.update(known[1])
+                self._code = known[2]
+                continue
+            first, self._found = at, {}
+            try:
+                at = hop(at, _RUN_ELEMENTS)
+            finally:
+                found.update(self._found)
+            run = self._data[first - self._base : at - self._base] if first >= self._base else b""
+            # Where a bound was reached, or zeros fill the rest, it matters what comes next.
+            if len(run) == at - first <= _LONGEST_RUN and self._code and self._elements_left > 0:
+                if len(runs) >= _MOST_RUNS:
+                    runs.clear()
+                runs[tag] = run, self._found, self._code
 
     # The hot loops: what is neither wanted, nor long, nor strange is hopped over at once.
 
-    def _walk_explicit(self) -> None:
+    def _hop_explicit(self, at: int, most: int) -> int:
+        """Hop over elements, within the window; returns where the next one begins."""
         codes, short, wide = self._targets.codes(self._order), self._order.short, self._order.wide
         unpack, unpack_long = self._order.explicit_codes, self._order.long
         data, base, safe = self._data, self._base, self._safe
-        at, code = self._start, 0
-        while True:
+        code = self._code
+        for _ in range(most):
             if at > safe:
-                if self._is_over(at, code):
-                    return
-                data, base, safe = self._data, self._base, self._safe
+                break
             code, vr, length = unpack(data, at - base)
             if code not in codes:
                 if vr in short:
@@ -195,31 +182,33 @@ class Walker:
                         continue
             at = self._step(at)
             data, base, safe = self._data, self._base, self._safe
+        self._code = code
+        return at
 
-    def _walk_implicit(self) -> None:
+    def _hop_implicit(self, at: int, most: int) -> int:
+        """As `_hop_explicit`."""
         codes, unpack = self._targets.codes(self._order), self._order.implicit_codes
         data, base, safe = self._data, self._base, self._safe
-        at, code = self._start, 0
-        while True:
+        code = self._code
+        for _ in range(most):
             if at > safe:
-                if self._is_over(at, code):
-                    return
-                data, base, safe = self._data, self._base, self._safe
+                break
             code, length = unpack(data, at - base)
             if length < _SMALLEST_NEST and code not in codes:
                 at += 8 + length
                 continue
             at = self._step(at)
             data, base, safe = self._data, self._base, self._safe
+        self._code = code
+        return at
 
-    def _is_over(self, at: int, code: int) -> bool:
+    def _is_over(self, at: int) -> bool:
         """Move the window, unless there is nothing more to see.
 
         Args:
             at: where the next element begins.
-            code: of the last one.
         """
-        self._tag = self._order.code(code)
+        self._tag = self._order.code(self._code)
         if at > self._end:
             raise BrokenDatasetError(_ends_inside(self._tag))
         if at == self._end:
@@ -294,7 +283,7 @@ class Walker:
             # Some senders switch to implicit in the middle; items and delimiters have no representation at all.
             vr = b""
             length = self._order.long(self._data, index + 4)[0]
-        elif vr in _LONG or (vr not in _SHORT and length == 0):  # the reserved bytes of the long form
+        elif vr in LONG or (vr not in SHORT and length == 0):  # the reserved bytes of the long form
             length = self._order.long(self._data, index + 8)[0]
             size = 12
         return group << 16 | element, vr, length, at + size
@@ -335,10 +324,10 @@ class Walker:
             if at + 8 > limit:
                 raise _MalformedError(_ends_inside(self._tag))
             inner, inner_vr, length, at = self._header(at, explicit)
-            if frame_end is None and inner == (_SEQUENCE_END if in_sequence else _ITEM_END):
+            if frame_end is None and inner == (SEQUENCE_END if in_sequence else ITEM_END):
                 frames.pop()
                 continue
-            if in_sequence != (inner == _ITEM) or inner in (_ITEM_END, _SEQUENCE_END):
+            if in_sequence != (inner == ITEM) or inner in (ITEM_END, SEQUENCE_END):
                 raise _MalformedError(_does_not_fit(self._tag))
             inside = explicit and (in_sequence or inner_vr != b"")
             if length == UNDEFINED:
@@ -358,7 +347,7 @@ class Walker:
 
 
 def _is_representation(vr: bytes) -> bool:
-    return vr in _SHORT or vr in _LONG or (len(vr) == 2 and vr.isalpha() and vr.isupper())
+    return vr in SHORT or vr in LONG or (len(vr) == 2 and vr.isalpha() and vr.isupper())
 
 
 def _ends_inside(tag: int) -> str:

@@ -221,10 +221,10 @@ def test_an_unforeseen_failure_is_one_instance_s_problem(
     (launcher.spool.instances / SHARD).mkdir()
     real = module.dicom.describe
 
-    def describe(path: str, wanted: module.dicom.Wanted) -> module.dicom.Header:
+    def describe(path: str, wanted: module.dicom.Wanted, familiar: module.dicom.Familiar) -> module.dicom.Header:
         if path.endswith("/bad.dcm"):
             raise error("Doe^John")
-        return real(path, wanted)
+        return real(path, wanted, familiar)
 
     monkeypatch.setattr(module.dicom, "describe", describe)
     Path(launcher.spool.instance_path(f"{SHARD}/good")).write_bytes(part10(dataset()))

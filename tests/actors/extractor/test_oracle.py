@@ -18,7 +18,8 @@ from pydicom.multival import MultiValue
 
 from actors.extractor import header as dicom
 from actors.extractor.header import Wanted, describe
-from protocol.dimse.walk import BrokenDatasetError, Element, Targets, Walker
+from protocol.dimse.encoding import Targets
+from protocol.dimse.walk import BrokenDatasetError, Element, Walker
 from tests.actors.extractor.encoding import part10
 
 _DATA = Path(pydicom.__file__).parent / "data"
