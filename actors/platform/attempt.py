@@ -8,17 +8,16 @@
     platform/PAYLOAD/runs/TRY/shim.lock  locked while the shim lives; holds its process ID
     platform/PAYLOAD/runs/TRY/result.json, before that result.json.new, which has room for it from the beginning
 
-The lock is opened here and inherited by the shim, so there is no moment at which a shim lives and the lock is free.
+The lock is opened here and handed to the shim, so there is no moment at which a shim lives and the lock is free.
 That is what makes attaching safe after this actor was killed: no process ID has to be trusted.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,15 +25,14 @@ import msgspec
 
 from actors.platform.accounts import Account, check_reach
 from actors.platform.inputs import Inputs
+from actors.platform.launching import ForkServer, NoAnswerError
 from actors.platform.leftovers import end_processes, remove_tree, sync_tree
 from actors.platform.usage import own_bytes
 from protocol.spool import DIRECTORY_MODE
 
-_SHIM = Path(__file__).with_name("shim.py")
-# Imported and not run as a script, so that it need not be compiled each time; last of all, since a `platform` is there.
-_RUN_SHIM = "import sys; sys.path.append(sys.argv[1].rpartition('/')[0]); import shim; shim.main()"
 _SHOWN_BYTES = 4096
 _RESULT_BYTES = 4096
+_LAUNCHES = 2  # the second by another fork server
 _ROOM_FOR_PID = b" " * 16
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -76,16 +74,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shim:
-    """A living shim, started by this process or found.
+    """A living shim, started for this process or found.
 
     Args:
         pidfd: readable when it has ended.
-        process: when it is this process's child.
     """
 
-    def __init__(self, pidfd: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
+    def __init__(self, pidfd: int) -> None:
         self.pidfd = pidfd
-        self._process = process
 
     def cancel(self) -> None:
         """End the run for good."""
@@ -97,8 +93,6 @@ class Shim:
 
     def close(self) -> None:
         """Let go of it after it has ended."""
-        if self._process is not None:
-            self._process.wait()
         os.close(self.pidfd)
 
     def _send(self, number: signal.Signals) -> None:
@@ -146,7 +140,9 @@ class Attempt:
         _allocate(self._next_result, _RESULT_BYTES)
         return copied
 
-    def launch(self, command: Sequence[str], job_id: str, account: Account, limits: Limits, alive: int) -> Shim:
+    def launch(
+        self, command: Sequence[str], job_id: str, account: Account, limits: Limits, server: ForkServer
+    ) -> Shim | None:
         """Start the shim, which starts the command.
 
         Args:
@@ -154,37 +150,42 @@ class Attempt:
             job_id: for the command's environment.
             account: who runs it.
             limits: see there.
-            alive: descriptor that ends when the supervisor is gone.
+            server: forks the shim.
+
+        Returns:
+            The shim; None when it was started, and has to be found (see `attach`) or has ended already.
 
         Raises:
             OSError: no process can be started now.
         """
-        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.pwrite(lock, _ROOM_FOR_PID, 0)  # blank until the shim says who it is
-            arguments = [
-                *(str(self.directory), str(alive), str(lock)),
-                *(str(limits.run_seconds), str(limits.grace_seconds), str(limits.stop_seconds)),
-                *(str(account.uid), str(account.gid), ",".join(map(str, account.groups))),
-                *(self._filled_in(argument) for argument in command),
-            ]
-            process = subprocess.Popen(  # noqa: S603 # a registered pipeline
-                [sys.executable, "-I", "-S", "-c", _RUN_SHIM, str(_SHIM), *arguments],
-                env=self._environment(job_id, account),
-                pass_fds=(alive, lock),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError:
-            # No shim was started, so none was lost.
-            self._lock.unlink()
-            raise
-        finally:
-            os.close(lock)
-        return Shim(os.pidfd_open(process.pid), process)
+        arguments = [
+            *(str(self.directory), str(limits.run_seconds), str(limits.grace_seconds), str(limits.stop_seconds)),
+            *(str(account.uid), str(account.gid), ",".join(map(str, account.groups))),
+            *(self._filled_in(argument) for argument in command),
+        ]
+        environment = self._environment(job_id, account)
+        for _ in range(_LAUNCHES):
+            lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.pwrite(lock, _ROOM_FOR_PID, 0)  # blank until the shim says who it is
+                return Shim(server.launch(arguments, environment, lock))
+            except OSError:
+                # No shim was started, so none was lost.
+                self._lock.unlink()
+                raise
+            except NoAnswerError:
+                pass
+            finally:
+                os.close(lock)
+            if self._was_begun():
+                return None
+        self._lock.unlink()
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def _was_begun(self) -> bool:
+        """Whether there is, or was, a shim; what it has written is looked at when it can write no more."""
+        return self.is_running() or self._result.exists() or bool(self._lock.read_text(encoding="ascii").strip())
 
     def is_running(self) -> bool:
         """Whether its shim lives."""

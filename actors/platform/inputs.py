@@ -17,13 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from actors.platform.accounts import Account
-from protocol.spool import FILE_MODE, floor_bytes, walk_files
+from protocol.spool import FILE_MODE, floor_bytes
 
 _FICLONE = 0x40049409
 _NO_REFLINKS = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS})
 _NO_KERNEL_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _COPIES_AT_ONCE = 2
 _READABLE, _SEALED = 0o750, 0o550
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Inputs:
@@ -43,12 +44,24 @@ class Inputs:
         Raises:
             OSError: as the file system says (no space, no inodes, an input/output error).
         """
-        files = [(path, directory / path.relative_to(payload)) for path in walk_files(payload)]
-        directories = sorted({directory, *(above for _, to in files for above in _between(directory, to))})
-        for made in directories:
-            os.mkdir(made, _READABLE)
-        copies = [(path, to) for path, to in files if not (account.other and self._link(path, to, account.gid))]
-        copied = _copy_all(copies)
+        directories: list[str] = []
+        copies: list[tuple[Path, Path]] = []
+        waiting = [(os.fspath(payload), os.fspath(directory))]
+        while waiting:
+            source, target = waiting.pop()
+            os.mkdir(target, _READABLE)
+            directories.append(target)
+            files: list[str] = []
+            with os.scandir(source) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((entry.path, f"{target}/{entry.name}"))
+                    elif entry.is_file(follow_symlinks=False):
+                        files.append(entry.name)
+            if account.other and files:
+                files = self._link(source, target, files, account.gid)
+            copies += [(Path(source, name), Path(target, name)) for name in files]
+        copied = _copy_all(copies) if copies else 0
         if account.other:
             for _, to in copies:
                 os.chown(to, -1, account.gid)
@@ -59,29 +72,36 @@ class Inputs:
                 os.chmod(made, _SEALED)
         return copied
 
-    def _link(self, path: Path, to: Path, gid: int) -> bool:
-        """Link a file and let a group read it; False when another pipeline's group reads it already."""
-        with self._regrouping:
-            group = path.stat().st_gid
-            if group not in (gid, os.getegid()):
-                return False
-            if group != gid:
-                os.chown(path, -1, gid)
-        os.link(path, to)
-        return True
+    def _link(self, source: str, target: str, names: Iterable[str], gid: int) -> list[str]:
+        """Link files of a directory into another one and let a group read them.
 
-
-def _between(directory: Path, path: Path) -> Iterable[Path]:
-    """The directories from just below `directory` down to a file."""
-    for above in path.parents:
-        if above == directory:
-            return
-        yield above
+        Returns:
+            Names of those that were not linked, since another pipeline's group reads them already.
+        """
+        left, ours = [], (gid, os.getegid())
+        reading = os.open(source, _DIRECTORY)
+        try:
+            writing = os.open(target, _DIRECTORY)
+            try:
+                for name in names:
+                    with self._regrouping:
+                        group = os.stat(name, dir_fd=reading).st_gid
+                        if group not in ours:
+                            left.append(name)
+                            continue
+                        if group != gid:
+                            os.chown(name, -1, gid, dir_fd=reading)
+                    os.link(name, name, src_dir_fd=reading, dst_dir_fd=writing)
+            finally:
+                os.close(writing)
+        finally:
+            os.close(reading)
+        return left
 
 
 def _copy_all(files: list[tuple[Path, Path]]) -> int:
-    """Copy files, some at once; the first failure is raised after all have stopped. Returns the bytes copied."""
-    reflinks = bool(files) and _reflink(files[0])
+    """Copy one file or more, some at once; the first failure is raised after all have stopped. Returns the bytes."""
+    reflinks = _reflink(files[0])
     files = files[1:] if reflinks else files
     if not reflinks:
         _check_room(files)

@@ -16,6 +16,7 @@ from actors.platform.attempt import Attempt, Limits, Shim, lost_tries
 from actors.platform.desk import Desk
 from actors.platform.freeing import Freeing
 from actors.platform.inputs import Inputs
+from actors.platform.launching import ForkServer
 from actors.platform.leftovers import remove_tree
 from actors.platform.repeating import OUT_OF, repeatable
 from actors.platform.runs import Runs
@@ -74,6 +75,8 @@ class Platform(Actor):
         self._results = self.bus.sender(RESULTS)
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="run")
         self._input_maker = Inputs()
+        self._fork_server = ForkServer(self.birth.alive)
+        self._fork_server.start()
         self._waiting: list[tuple[int, str]] = []  # a heap of rank and run ID
         self._put_off = 0
         self._active: dict[str, ActiveRun] = {}
@@ -103,6 +106,7 @@ class Platform(Actor):
     def stop(self) -> None:
         """Let go of threads; what they were doing is done again by the next process."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._fork_server.close()
         self._ledger.close()
 
     def busy_with(self) -> str:
@@ -213,7 +217,7 @@ class Platform(Actor):
             if self.gateway_stops:
                 self.post(lambda: self._conclude(active))
                 return
-            shim = active.attempt.launch(pipeline.command, active.row.job_id, account, limits, self.birth.alive)
+            shim = active.attempt.launch(pipeline.command, active.row.job_id, account, limits, self._fork_server)
             killpoints.reach("platform.shim-started")
         except RefusedError as error:
             reason = str(error)
@@ -251,10 +255,13 @@ class Platform(Actor):
 
     # A run's life, in the main loop.
 
-    def _launched(self, active: ActiveRun, shim: Shim) -> None:
+    def _launched(self, active: ActiveRun, shim: Shim | None) -> None:
         row = active.row
         self.log.info("run_started", job=row.name, job_id=row.job_id, pipeline_id=row.pipeline_id, attempt=row.tries)
-        self._watch_shim(active, shim)
+        if shim is None:
+            self._attach(active)
+        else:
+            self._watch_shim(active, shim)
 
     def _watch_shim(self, active: ActiveRun, shim: Shim) -> None:
         active.shim = shim

@@ -1,13 +1,13 @@
 """Runs one command of a pipeline and outlives the platform actor: output, time limit, clean end, durable result.
 
-Started by `attempt.Attempt.launch` with the arguments DIRECTORY ALIVE LOCK LIMIT GRACE STOP UID GID GROUPS COMMAND…
-and the command's own environment. It needs the standard library alone, and little of that: what it imports is most of
-what a short run costs, so there is no `json`, no `signal` (which makes enumerations), and nothing that imports `re`.
+Forked by `fork_server` with the arguments DIRECTORY LIMIT GRACE STOP UID GID GROUPS COMMAND…, the command's own
+environment, and two descriptors. It needs the standard library alone, and little of that, since each shim has a copy of
+what it touches: no `json`, no `signal` (which makes enumerations), and nothing that imports `re`.
 
 The shim reaps every descendant of the command, so nothing of a run survives it: not what was left in the
-background, not a daemon with a session of its own. SIGTERM, or the end of the supervisor (ALIVE), means: end the run,
-it will be repeated; SIGUSR1 means: end it for good. LOCK is locked for as long as this process lives, and that is how a
-new platform actor knows that the run goes on.
+background, not a daemon with a session of its own. SIGTERM, or the end of the supervisor, means: end the run,
+it will be repeated; SIGUSR1 means: end it for good. The try's lock is held for as long as this process lives, and that
+is how a new platform actor knows that the run goes on.
 """
 
 # ruff: noqa: SIM105 # contextlib, collections and typing would be half of the time to the command
@@ -18,7 +18,6 @@ import errno
 import os
 import resource
 import select
-import sys
 import time
 
 HEAD_BYTES = TAIL_BYTES = 64 * 1024
@@ -72,7 +71,8 @@ class Output:
     def _write(self, data: bytes | bytearray) -> None:
         """A full disk costs the log, not the run."""
         try:
-            os.write(self._fd, data)
+            if data:
+                os.write(self._fd, data)
         except OSError:
             pass
 
@@ -83,12 +83,16 @@ class Shim:
     Args:
         arguments: as in the module's docstring; seconds for LIMIT (0: none), GRACE and STOP (from SIGTERM to SIGKILL
             when the run is ended, and when it is to be repeated); UID -1 keeps the user.
+        environ: of the command.
+        lock: descriptor of the try's lock; it is held until this process ends.
+        alive: descriptor that ends when the supervisor is gone.
     """
 
-    def __init__(self, arguments: list[str]) -> None:
-        self.directory, alive, lock, limit, grace, stop, uid, gid, groups = arguments[:9]
-        self.command = arguments[9:]
-        self._alive, self._lock = int(alive), int(lock)
+    def __init__(self, arguments: list[str], environ: dict[str, str], *, lock: int, alive: int) -> None:
+        self.directory, limit, grace, stop, uid, gid, groups = arguments[:7]
+        self.command = arguments[7:]
+        self._environ = environ
+        self._alive, self._lock = alive, lock
         self._limit_seconds, self._grace_seconds, self._stop_seconds = float(limit), float(grace), float(stop)
         self._uid, self._gid = int(uid), int(gid)
         self._groups = [int(group) for group in groups.split(",") if group]
@@ -103,8 +107,6 @@ class Shim:
 
     def run(self) -> None:
         """Run the command to its end and write what became of it."""
-        os.set_inheritable(self._alive, False)
-        os.set_inheritable(self._lock, False)
         os.pwrite(self._lock, b"%d\n" % os.getpid(), 0)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         wake = self._catch_signals()
@@ -164,8 +166,7 @@ class Shim:
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES, hard), hard))
             try:
-                with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-                    file.write(str(_OOM_SCORE))
+                os.write(os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC), b"%d" % _OOM_SCORE)
             except OSError:
                 pass  # a sandbox may have it read-only
             os.nice(_NICE)
@@ -178,7 +179,7 @@ class Shim:
             _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a change of user would clear it
             if os.getppid() == shim:
-                os.chdir(os.environ["OUTPUT_DIR"])
+                os.chdir(self._environ["OUTPUT_DIR"])
                 self._execute()
         except Exception as error:
             os.write(failed, b"%d" % (getattr(error, "errno", None) or errno.EIO))
@@ -188,9 +189,9 @@ class Shim:
     def _execute(self) -> None:
         """Replace this process by the command; `os.execvpe` would import when the user may not read our library."""
         name, failure = self.command[0], OSError(errno.ENOENT, "")
-        for directory in [""] if os.sep in name else os.environ["PATH"].split(os.pathsep):
+        for directory in [""] if os.sep in name else self._environ["PATH"].split(os.pathsep):
             try:
-                os.execve(os.path.join(directory, name), self.command, os.environ)  # noqa: S606 # a registered pipeline
+                os.execve(os.path.join(directory, name), self.command, self._environ)  # noqa: S606 # a registered pipeline
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -366,8 +367,3 @@ def _descendants() -> set[int]:
         found.update(below)
         waiting += below
     return found
-
-
-def main() -> None:
-    """See the module."""
-    Shim(sys.argv[2:]).run()

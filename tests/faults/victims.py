@@ -5,12 +5,13 @@ import os
 import random
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 from protocol.channels import KINDS
 from protocol.errors import AdapterError
 from protocol.killpoints import KILL_DIRECTORY
+from protocol.spool import Spool
+from tests.actors.platform.world import living_shims
 from tests.gateway import Gateway
 
 QUICK = {
@@ -69,7 +70,7 @@ class Victims:
     def pids(self, kind: str) -> list[int]:
         """Processes of a kind; none while the supervisor does not answer."""
         if kind == "shim":
-            return list(self._shims())
+            return living_shims(Spool(self._gateway.spool))
         with contextlib.suppress(AdapterError):
             return self._gateway.pids(kind)
         return []
@@ -128,15 +129,6 @@ class Victims:
             words = Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
             return self._gateway.mark.encode() in words or str(self._gateway.spool).encode() in words
         return False
-
-    def _shims(self) -> Iterator[int]:
-        spool = str(self._gateway.spool).encode()
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError):
-                    words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
-                    if any(word.endswith(b"/shim.py") for word in words) and any(spool in word for word in words):
-                        yield int(entry)
 
 
 def descriptors(pid: int) -> int:

@@ -13,6 +13,7 @@ import pytest
 from actors.platform.accounts import account_of
 from actors.platform.attempt import Attempt, Limits, Result, Shim, lost_tries
 from actors.platform.inputs import Inputs
+from actors.platform.launching import ForkServer
 from tests.actors.launcher import wait_until
 
 QUICK = Limits(run_seconds=0.3, grace_seconds=0.3, stop_seconds=0.3)
@@ -30,7 +31,10 @@ class Running:
         self.alive, self._alive_writing = os.pipe2(os.O_CLOEXEC)
         account = account_of("")
         self.attempt.prepare(Inputs(), account)
-        self.shim: Shim = self.attempt.launch(["sh", "-c", script], "job", account, limits, self.alive)
+        self.server = ForkServer(self.alive)
+        shim = self.attempt.launch(["sh", "-c", script], "job", account, limits, self.server)
+        assert shim is not None
+        self.shim: Shim = shim
 
     def wait_begun(self) -> None:
         wait_until((self.attempt.output / "begun").exists, "the command")
@@ -47,6 +51,7 @@ class Running:
         if not select.select([self.shim.pidfd], [], [], 0)[0]:
             signal.pidfd_send_signal(self.shim.pidfd, signal.SIGKILL)
         self.shim.close()
+        self.server.close()
         self.attempt.end_what_is_left()
         for fd in (self.alive, self._alive_writing):
             if fd >= 0:

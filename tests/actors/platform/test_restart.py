@@ -48,6 +48,10 @@ def shim_pid(world: World, job_id: str) -> int:
     return int((world.output(job_id).parent / "shim.lock").read_text())
 
 
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_a_killed_actor_attaches_again(world: World, tmp_path: Path) -> None:
     """The run goes on without it, and its end is registered once."""
     pipeline = Counted(world, tmp_path)
@@ -145,6 +149,33 @@ def test_a_killed_shim_takes_its_command_along_and_the_run_is_repeated(world: Wo
     assert run.error.startswith("interrupted 3 times without a result")
     assert not world.processes()
     assert [entry.name for entry in (world.home(job_id) / "runs").iterdir()] == ["3"]
+
+
+def test_a_killed_fork_server_costs_no_run(world: World, tmp_path: Path) -> None:
+    """What it had started goes on without it, and the next run is started by another one."""
+    pipeline = Counted(world, tmp_path)
+    actor = world.launcher.start("platform")
+    job_id = pipeline.start()
+    server = parent_of(shim_pid(world, job_id))
+    assert server != actor.pid
+    os.kill(server, signal.SIGKILL)
+    pipeline.release()
+    second = world.start_run(pipeline.pipeline)
+    for job in (job_id, second):
+        run = world.wait_run(job, RunState.SUCCEEDED)
+        assert run.tries == 1
+    assert pipeline.executions == 2
+
+
+def test_a_fork_server_ends_with_a_killed_actor(world: World, tmp_path: Path) -> None:
+    """Its shims go on, and belong to nobody."""
+    pipeline = Counted(world, tmp_path)
+    actor = world.launcher.start("platform")
+    job_id = pipeline.start()
+    server = parent_of(shim_pid(world, job_id))
+    actor.kill()
+    wait_until(lambda: not Path(f"/proc/{server}/fd").exists() or not os.listdir(f"/proc/{server}/fd"), "its end")
+    assert shim_pid(world, job_id) in world.processes()
 
 
 def test_a_kill_before_the_command_began_costs_no_try_that_counts(world: World, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Self
 from protocol import channels, messages
 from protocol.bus import Bus, Client, Sender
 from protocol.ledger import Group, Instance, Job, Ledger, Pipeline, Run, Submission
-from protocol.spool import FILE_MODE, payload_name
+from protocol.spool import FILE_MODE, Spool, payload_name
 from protocol.states import GroupState, InstanceState, JobState, RunState
 from tests.actors.launcher import Launcher, wait_until
 
@@ -238,9 +238,20 @@ class World:
 
     def processes(self) -> list[int]:
         """Living processes of runs, their shims included."""
-        wanted, found = f"OUTPUT_DIR={self.spool.platform}".encode(), []
+        wanted, found = f"OUTPUT_DIR={self.spool.platform}".encode(), living_shims(self.spool)
         for entry in os.listdir("/proc"):
             with contextlib.suppress(OSError):
                 if entry.isdigit() and wanted in Path(f"/proc/{entry}/environ").read_bytes():
                     found.append(int(entry))
         return found
+
+
+def living_shims(spool: Spool) -> list[int]:
+    """Process IDs of the shims of runs."""
+    found = []
+    for lock in spool.platform.glob("*/runs/*/shim.lock"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(lock.read_bytes())
+            if b"fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes():  # it was forked, and executed nothing
+                found.append(pid)
+    return found
