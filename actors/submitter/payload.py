@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from protocol.ledger import Instance, Job, Retrieval, pages
 from protocol.platforms.base import PayloadFile
-from protocol.spool import INSTANCE_SUFFIX, Spool, payload_name
+from protocol.spool import INSTANCE_SUFFIX, Spool, clean_component, payload_name
 from protocol.states import InstanceState
 
 
@@ -38,11 +38,15 @@ def _of_group(group_id: int, spool: Spool) -> Iterator[list[PayloadFile]]:
         .namedtuples()
     )
     taken: set[str] = set()
+    directories = _Directories()
     for page in pages(query, Instance.identifier):
         yield [
             PayloadFile(
                 name=_distinct(
-                    payload_name(row.patient_id, row.study_uid, row.series_uid, row.sop_instance_uid), taken
+                    directories[row.patient_id, row.study_uid, row.series_uid]
+                    + clean_component(row.sop_instance_uid)
+                    + INSTANCE_SUFFIX,
+                    taken,
                 ),
                 path=spool.instance_path(row.identifier),
             )
@@ -50,8 +54,19 @@ def _of_group(group_id: int, spool: Spool) -> Iterator[list[PayloadFile]]:
         ]
 
 
+class _Directories(dict[tuple[str, str, str], str]):
+    """Of series, each cleaned once, though it has hundreds of instances: patient, study and series → `dcm/…/`."""
+
+    def __missing__(self, series: tuple[str, str, str]) -> str:
+        directory = self[series] = payload_name(*series, "").rpartition("/")[0] + "/"
+        return directory
+
+
 def _distinct(name: str, taken: set[str]) -> str:
     """A name that is not taken, and is from now on."""
+    if name not in taken:
+        taken.add(name)
+        return name
     stem = name.removesuffix(INSTANCE_SUFFIX)
     number = 1
     while name in taken:

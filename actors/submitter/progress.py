@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from actors.submitter.steps import STEPS, UNDER_WAY, Columns, Task
+from actors.submitter.steps import STEPS, UNDER_WAY, Columns, Task, is_needless
 from protocol import messages
+from protocol.config import settings
 from protocol.ledger import Job, Submission, pages
 from protocol.platforms.base import Sought
 from protocol.priority import queue_rank
@@ -146,6 +147,15 @@ class Progress:
         for name, value in columns.items():
             setattr(self.row, name, value)
         self._changed |= columns
+
+
+def begin_next(progress: Progress, platform: settings.Platform) -> Task:
+    """Enter the next step at which there is something to do; there always is one, the start."""
+    task = progress.begin()
+    while is_needless(task, platform):
+        progress.succeed({})
+        task = progress.begin()
+    return task
 
 
 def with_jobs(rows: Sequence[Submission]) -> list[Progress]:

@@ -102,6 +102,11 @@ def create(around: Surroundings, task: Task) -> Columns:
     }
 
 
+def is_needless(task: Task, platform: settings.Platform) -> bool:
+    """Whether a step would do nothing: a job has its metadata since its creation, unless more is configured."""
+    return task.doing is JobState.METADATA_UPLOADING and task.job.group_id is not None and not platform.upload_metadata
+
+
 def add_metadata(around: Surroundings, task: Task) -> Columns:
     """Add the configured tags; a platform may refuse a name that it has, so only what is missing is sent."""
     job = task.job

@@ -17,7 +17,7 @@ import peewee as pw
 
 from actors.actor import Actor
 from actors.submitter.caretaker import Caretaker
-from actors.submitter.progress import Progress, faulted, with_jobs
+from actors.submitter.progress import Progress, begin_next, faulted, with_jobs
 from actors.submitter.requests import Requests
 from actors.submitter.scheduler import Scheduler
 from actors.submitter.steps import UNDER_WAY, Columns, Surroundings, Task
@@ -271,6 +271,7 @@ class Submitter(Actor):
 
     def _advance(self, arrived: list[Progress]) -> None:
         """Change what is in memory; nothing of it holds before it was saved."""
+        platform = self.settings.services.platform
         for progress in arrived:
             self._enqueue(progress)
             self._unsaved.add(progress)
@@ -280,11 +281,11 @@ class Submitter(Actor):
             self._told.append(self._apply(progress, result))
             self._unsaved.add(progress)
             if self._has_next_step(progress, result):
-                self._begun.append(progress.begin())
+                self._begun.append(begin_next(progress, platform))
             else:
                 self._scheduler.release(job_id)
         for job_id in () if self.draining else self._scheduler.take(time.monotonic()):
-            self._begun.append(self._under_way[job_id].begin())
+            self._begun.append(begin_next(self._under_way[job_id], platform))
             self._unsaved.add(self._under_way[job_id])
 
     def _save(self, changed: Collection[Progress]) -> None:

@@ -79,16 +79,25 @@ class EmbeddedPlatform(Platform):
     def upload(self, job: PlatformJob, files: Sequence[PayloadFile], *, again: bool) -> None:  # noqa: ARG002 - see _put
         """Link files into the payload directory, then sync each directory once."""
         made: set[str] = set()
+        within, fd = None, -1  # the directory that the last file went into
         try:
             for file in files:
                 if self._stopping.is_set():
                     raise StepInterruptedError("the upload goes on in the next process")
-                target = os.path.join(job.payload_directory, file.name)
-                directory = os.path.dirname(target)
-                if directory not in made:
-                    os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
-                    made.add(directory)
-                _put(file.path, target)
+                below, _, name = file.name.rpartition("/")
+                if below != within:
+                    directory = os.path.join(job.payload_directory, below) if below else job.payload_directory
+                    if directory not in made:
+                        os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
+                        made.add(directory)
+                    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    if fd >= 0:
+                        os.close(fd)
+                    within, fd = below, opened
+                try:
+                    os.link(file.path, name, dst_dir_fd=fd)
+                except OSError:
+                    _put(file.path, os.path.join(job.payload_directory, file.name))
                 killpoints.reach("submitter.file-linked")
             for directory in _with_parents(made, job.payload_directory):
                 sync_directory(directory)
@@ -96,6 +105,9 @@ class EmbeddedPlatform(Platform):
             raise StorageError(
                 f"a file of the payload could not be linked into {job.payload_directory}: {error.strerror}"
             ) from error
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def start(self, job: PlatformJob) -> None:
         """Queue the job's pipeline."""
