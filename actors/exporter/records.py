@@ -25,6 +25,7 @@ from protocol.states import DeliveryState, TaskState, advance, is_final
 NEVER_NS = 2**62
 """The next try of a task that its results service will offer again."""
 LEASE_SECONDS = 600.0
+_ASK_AGAIN_SECONDS = 5.0  # clocks are set
 _LONGEST_REASON = 500
 _INSERTED_ROWS = 100  # at once: PostgreSQL and SQLite limit the values of a statement
 _UNDER_WAY = (TaskState.PENDING, TaskState.IN_PROGRESS)
@@ -43,6 +44,7 @@ class Records:
         self._ledger = ledger
         self._availability = availability
         self._changed: list[tuple[ExportTask, dict[str, Any]]] = []
+        self._nothing_until = 0.0
 
     # Tasks come.
 
@@ -92,9 +94,20 @@ class Records:
     # Tasks begin.
 
     def waited_for(self) -> list[str]:
-        """Destinations for which tasks wait for a try, that of the oldest task first."""
+        """Destinations for which tasks wait for a try, that of the oldest task first.
+
+        It is asked twice a second. All changes are made here, so while there are none, the ledger is asked again only
+        when the next task is due, and now and then.
+        """
+        if time.monotonic() < self._nothing_until:
+            return []
         query = ExportTask.select(ExportTask.destination).where(_is_due()).group_by(ExportTask.destination)
-        return [destination for (destination,) in tuples(query.order_by(pw.fn.MIN(ExportTask.created_ns)))]
+        found = [destination for (destination,) in tuples(query.order_by(pw.fn.MIN(ExportTask.created_ns)))]
+        if not found:
+            ((next_ns,),) = tuples(ExportTask.select(pw.fn.MIN(ExportTask.next_try_ns)).where(_is_waiting()))
+            pause = _ASK_AGAIN_SECONDS if next_ns is None else (next_ns - time.time_ns()) / NANOSECONDS
+            self._nothing_until = time.monotonic() + min(pause, _ASK_AGAIN_SECONDS)
+        return found
 
     def due(self, destination: str, most: int) -> list[str]:
         """IDs of tasks that wait for a try at a destination, the oldest first."""
@@ -315,12 +328,14 @@ class Records:
 
     def end_leases(self) -> int:
         """Offer again what an agent has taken and never finished."""
+        rows = _rows(
+            (ExportTask.state == TaskState.IN_PROGRESS)
+            & (ExportTask.transport == "")
+            & (ExportTask.next_try_ns <= time.time_ns())
+        )
+        if not rows:
+            return 0
         with self._commit():
-            rows = _rows(
-                (ExportTask.state == TaskState.IN_PROGRESS)
-                & (ExportTask.transport == "")
-                & (ExportTask.next_try_ns <= time.time_ns())
-            )
             for row in rows:
                 self._change(
                     row, state=TaskState.PENDING, next_try_ns=0, last_error="its agent did not finish it in time"
@@ -381,6 +396,7 @@ class Records:
     @contextlib.contextmanager
     def _commit(self) -> Iterator[None]:
         self._changed = []
+        self._nothing_until = 0.0
         with self._ledger.transaction():
             yield
         self._availability.committed()
@@ -389,9 +405,12 @@ class Records:
                 setattr(row, name, value)
 
 
+def _is_waiting() -> Any:
+    return (ExportTask.state == TaskState.PENDING) & (ExportTask.transport != "")
+
+
 def _is_due() -> Any:
-    pending = (ExportTask.state == TaskState.PENDING) & (ExportTask.transport != "")
-    return pending & (ExportTask.next_try_ns <= time.time_ns())
+    return _is_waiting() & (ExportTask.next_try_ns <= time.time_ns())
 
 
 def _rows(condition: Any) -> list[ExportTask]:

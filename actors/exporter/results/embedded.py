@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import msgspec
+import peewee as pw
 
 from actors.exporter.destinations import request_outputs
 from actors.exporter.results.base import Offer, ResultsService
@@ -19,11 +20,12 @@ from protocol import exports
 from protocol.clock import NANOSECONDS
 from protocol.config.settings import Scu
 from protocol.errors import StorageError
-from protocol.ledger import ExportTask, Result, pages, tuples
+from protocol.ledger import PAGE_ROWS, ExportTask, Result, tuples
 from protocol.vault import Vault
 
 _NAMESPACE = uuid.UUID("0d1a4c0f-2f5e-4d6e-9a55-5b7ae3a7c1de")
 _MARGIN_NS = 3600 * NANOSECONDS  # for commits that take long, and clocks that are set back
+_NO_FILES = pw.Value("[]", converter=False)  # an empty list would be a list of values
 _PREAMBLE_BYTES = 128
 _OF_DICOM = frozenset({"", ".dcm", ".dicom", ".dic", ".ima"})
 
@@ -43,6 +45,7 @@ class EmbeddedResults(ResultsService):
         self._vault = vault
         self._lock = threading.Lock()
         self._looked_ns = 0
+        self._looked_at: set[str] = set()
 
     def pending(self, agent: str, size: int) -> Sequence[Offer]:
         """Tasks of results that were registered since the last look; the caller takes them all.
@@ -51,7 +54,9 @@ class EmbeddedResults(ResultsService):
             peewee.PeeweeException: the ledger does not answer; the next look finds them.
         """
         del size  # each result is looked at once
-        return [offer for offer in self.look() if offer.agent == agent]
+        found = self.look()
+        self._looked_at.clear()  # other agents' tasks are still to be had
+        return [offer for offer in found if offer.agent == agent]
 
     def succeeded(self, task_id: str) -> None:
         """Nothing: the task's row says it."""
@@ -64,13 +69,20 @@ class EmbeddedResults(ResultsService):
         with self._lock:
             since, now = self._looked_ns - _MARGIN_NS, time.time_ns()
             found: list[Offer] = []
-            query = Result.select(Result.run_id, Result.exports, Result.job_id, Result.payload_id)
-            for page in pages(query.where(Result.created_ns >= since), Result.run_id):
+            some = (Result.created_ns >= since) & (Result.files != _NO_FILES)
+            recent = {run_id for (run_id,) in tuples(Result.select(Result.run_id).where(some))}
+            # What was looked at once gave all its tasks: they follow from the row, which does not change.
+            self._looked_at &= recent
+            new = sorted(recent - self._looked_at)
+            for start in range(0, len(new), PAGE_ROWS):
+                query = Result.select(Result.run_id, Result.exports, Result.job_id, Result.payload_id)
+                page = list(query.where(Result.run_id.in_(new[start : start + PAGE_ROWS])))
                 wanted = {task_id: plan for row in page for task_id, plan in self._plans(row)}
                 known_ids = ExportTask.select(ExportTask.task_id).where(ExportTask.task_id.in_(list(wanted)))
                 for (known,) in tuples(known_ids) if wanted else ():
                     del wanted[known]
                 found += self._offers(wanted)
+            self._looked_at.update(new)
             self._looked_ns = now
             return found
 
