@@ -25,6 +25,7 @@ _SHORTEST_MEASURE_SECONDS = 0.01
 _FASTEST_BYTES_A_SECOND = 2e9  # that senders may write: the nearer the limit, the sooner is the next look
 _COUNT_SECONDS = 3.0
 _RECLAIM_SECONDS = 2.0
+_LOOK_ANYWAY_SECONDS = 60.0  # for clocks that are set
 _SHARDS_SECONDS = 60.0
 _FIRST_ORPHANS_SECONDS = 5.0
 _ORPHANS_SECONDS = 600.0
@@ -56,6 +57,8 @@ class Guardian(Actor):
         self._ledger_problem = ""
         self._reclaiming: Iterator[Freed] | None = None
         self._freed = Freed()
+        self._version: int | None = None
+        self._changed_at = self._looked_at = 0.0
         self._orphans = Orphans(self._spool, _ORPHAN_AGE_SECONDS)
         self._looking: Iterator[Removed] | None = None
         self._tell_failures_at = 0.0
@@ -144,9 +147,21 @@ class Guardian(Actor):
 
     def _begin_to_reclaim(self) -> None:
         self._count_if_needed()
-        if self._reclaiming is None and self._is_counted:
+        if self._reclaiming is None and self._is_counted and self._with_ledger(self._may_find_something):
             self._reclaiming = self._reclaim()
             self._reclaim_step()
+
+    def _may_find_something(self) -> bool:
+        """Whether the ledger has changed so lately that something is, or has just become, old enough to be freed."""
+        assert self._ledger is not None
+        clock, version = time.monotonic(), self._ledger.version()
+        if version is None or version != self._version:
+            self._version, self._changed_at = version, clock
+        kept_seconds = self.settings.dicom.scp.repeat_seconds + 2 * _RECLAIM_SECONDS
+        if clock < self._changed_at + kept_seconds or clock >= self._looked_at + _LOOK_ANYWAY_SECONDS:
+            self._looked_at = clock
+            return True
+        return False
 
     def _reclaim(self) -> Iterator[Freed]:
         assert self._ledger is not None  # steps are taken with the ledger only
@@ -211,6 +226,7 @@ class Guardian(Actor):
             if not self._ledger_problem:
                 self.log.warning("ledger_does_not_answer", reason=str(error), remedy="nothing is deleted meanwhile")
             self._ledger_problem = str(error)
+            self._version = None
             if self._ledger is not None:
                 self._ledger.close()
             return None
@@ -219,6 +235,7 @@ class Guardian(Actor):
 
     def _cannot_delete(self, error: OSError) -> None:
         """What stays is tried again in a moment, and told of now and then."""
+        self._version = None
         if time.monotonic() >= self._tell_failures_at:
             self._tell_failures_at = time.monotonic() + _TELL_SECONDS
             self.log.warning("cannot_delete", reason=error.strerror, remedy="check the storage; it is tried again")

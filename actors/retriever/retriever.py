@@ -83,6 +83,7 @@ class Retriever(Actor):
     def __init__(self, birth: Birth, settings: Settings) -> None:
         super().__init__(birth, settings)
         self._pending: dict[str, Pending] = {}
+        self._looks_again = False
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._workshop: Workshop | None = None
@@ -107,7 +108,6 @@ class Retriever(Actor):
             for row in page:
                 self._wait(Pending(row))
         self._offers.resume()
-        self.every(_BEGIN_SECONDS, self._begin_some)
         self.every(_SWEEP_SECONDS, self._sweep)
         self.every(_MOVES_SECONDS, self._refresh_moves)
 
@@ -157,6 +157,19 @@ class Retriever(Actor):
         pause = (pending.row.next_try_ns - time.time_ns()) / NANOSECONDS
         pending.due = time.monotonic() + min(max(0.0, pause), _LONGEST_SECONDS)
         self._pending[pending.job_id] = pending
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Look every moment while anything waits: an idle gateway is not woken for it."""
+        if not self._looks_again:
+            self._looks_again = True
+            self.after(_BEGIN_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looks_again = False
+        self._begin_some()
+        if self._pending:
+            self._look_again()
 
     # Rounds.
 

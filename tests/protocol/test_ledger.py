@@ -1,6 +1,8 @@
 """The ledger on SQLite: opening, transactions, pages."""
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,15 @@ def test_rows_come_in_pages_in_the_order_of_their_key(ledger: Ledger) -> None:
 def test_tuples_are_plain(ledger: Ledger) -> None:
     add_sources(1)
     assert tuples(Source.select(Source.ae_title, Source.host_ip)) == [("AE000000", "10.0.0.1")]
+
+
+def test_the_version_tells_that_others_have_committed(ledger: Ledger, tmp_path: Path) -> None:
+    before = ledger.version()
+    add_sources(1)
+    assert ledger.version() == before
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("DELETE FROM source")
+    assert ledger.version() != before
 
 
 def test_a_newer_ledger_is_refused_with_the_remedy(ledger: Ledger, tmp_path: Path) -> None:
