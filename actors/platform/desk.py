@@ -11,7 +11,7 @@ from actors.platform.runs import Runs
 from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.errors import RefusedError
-from protocol.ledger import Ledger, Pipeline, Run
+from protocol.ledger import Ledger, Pipeline, Run, row_where
 from protocol.states import RunState
 
 Command = messages.CreateRun | messages.AddRunMetadata | messages.StartRun
@@ -125,4 +125,4 @@ class Desk:
 
 
 def _is_registered(pipeline_id: str) -> bool:
-    return Pipeline.get_or_none(Pipeline.pipeline_id == pipeline_id) is not None
+    return row_where(Pipeline, "pipeline_id", pipeline_id) is not None

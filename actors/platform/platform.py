@@ -26,7 +26,7 @@ from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.channels import RESULTS
 from protocol.errors import RefusedError
-from protocol.ledger import Ledger, Pipeline, Run
+from protocol.ledger import Ledger, Pipeline, Run, row_where
 from protocol.priority import queue_rank
 from protocol.spool import Spool
 from protocol.states import RunState, is_final
@@ -184,7 +184,7 @@ class Platform(Actor):
         return self.settings.services.platform.concurrent_runs
 
     def _begin(self, run: Run) -> None:
-        pipeline: Pipeline | None = Pipeline.get_or_none(Pipeline.pipeline_id == run.pipeline_id)
+        pipeline = row_where(Pipeline, "pipeline_id", run.pipeline_id)
         run.tries += 1
         self._runs.move(run, RunState.RUNNING, tries=run.tries, started_ns=time.time_ns())
         killpoints.reach("platform.run-begun")

@@ -14,7 +14,7 @@ from actors.platform.leftovers import remove_tree
 from protocol import killpoints, messages
 from protocol.availability import Availability
 from protocol.errors import RefusedError
-from protocol.ledger import PAGE_ROWS, Ledger, Pipeline, Result, Run, pages, tuples
+from protocol.ledger import PAGE_ROWS, Ledger, Pipeline, Result, Run, pages, row_where, tuples
 from protocol.spool import DIRECTORY_MODE, Spool, sync_directory
 from protocol.states import RunState, advance
 
@@ -40,8 +40,7 @@ class Runs:
 
     def of_job(self, job_id: str) -> Run | None:
         """The run of a job."""
-        found: Run | None = Run.get_or_none(Run.job_id == job_id)
-        return found
+        return row_where(Run, "job_id", job_id)
 
     def get(self, run_id: str) -> Run:
         """A run.
@@ -49,7 +48,7 @@ class Runs:
         Raises:
             RefusedError: there is none.
         """
-        run: Run | None = Run.get_or_none(Run.run_id == run_id)
+        run = row_where(Run, "run_id", run_id)
         if run is None:
             raise RefusedError(f"there is no run {run_id}: the job has to be created first")
         return run
@@ -77,7 +76,7 @@ class Runs:
     def create(self, command: messages.CreateRun) -> Run:
         """Make a run, whose directories there are."""
         run_id, payload_id = _ids(command.job_id)
-        pipeline = Pipeline.get_or_none(Pipeline.pipeline_id == command.pipeline_id)
+        pipeline = row_where(Pipeline, "pipeline_id", command.pipeline_id)
         with self._commit():
             run: Run = Run.create(
                 run_id=run_id,
@@ -107,7 +106,7 @@ class Runs:
     def succeed(self, run: Run, files: Sequence[str], **columns: Any) -> None:
         """Commit that a run succeeded, and what it left for its pipeline's destinations, in one transaction."""
         following = advance(RunState(run.state), RunState.SUCCEEDED)
-        pipeline = Pipeline.get_or_none(Pipeline.pipeline_id == run.pipeline_id)
+        pipeline = row_where(Pipeline, "pipeline_id", run.pipeline_id)
         with self._commit():
             Run.update(state=following, **columns).where(Run.run_id == run.run_id).execute()
             Result.create(

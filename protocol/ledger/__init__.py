@@ -8,6 +8,7 @@ from protocol.ledger.database import (
     PAGE_ROWS,
     Ledger,
     pages,
+    row_where,
     tuples,
 )
 from protocol.ledger.tables import (
@@ -61,5 +62,6 @@ __all__ = [
     "Submission",
     "Withdrawal",
     "pages",
+    "row_where",
     "tuples",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import ConfigurationError, LedgerError
-from protocol.ledger import PAGE_ROWS, Ledger, SchemaVersion, Source, pages, tuples
+from protocol.ledger import PAGE_ROWS, Ledger, Pipeline, SchemaVersion, Source, pages, row_where, tuples
 
 
 @pytest.fixture
@@ -56,6 +56,16 @@ def test_rows_come_in_pages_in_the_order_of_their_key(ledger: Ledger) -> None:
 def test_tuples_are_plain(ledger: Ledger) -> None:
     add_sources(1)
     assert tuples(Source.select(Source.ae_title, Source.host_ip)) == [("AE000000", "10.0.0.1")]
+
+
+def test_a_row_is_found_as_a_select_finds_it(ledger: Ledger) -> None:
+    Pipeline.create(pipeline_id="p", name="n", command=["true", "{input}"], exports=["A"], created_ns=1)
+    found = row_where(Pipeline, "pipeline_id", "p")
+    assert found is not None
+    assert found.__data__ == Pipeline.get(Pipeline.pipeline_id == "p").__data__
+    assert not found.is_dirty()
+    assert row_where(Pipeline, "pipeline_id", "q") is None
+    ledger.close()
 
 
 def test_the_version_tells_that_others_have_committed(ledger: Ledger, tmp_path: Path) -> None:
