@@ -306,7 +306,7 @@ class ShardWriter:
         Raises:
             OSError: there are no more descriptors.
         """
-        return os.open(self._spool.instances / shard, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(f"{self._instances}/{shard}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Say that this writer has nothing in transit any more."""

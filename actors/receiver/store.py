@@ -52,6 +52,7 @@ class Store:
         self._syncer = syncer
         self._named: dict[str, list[Complete]] = {}  # by shard: renamed, and waiting for the directory's next sync
         self._syncing: set[str] = set()  # shards whose directory is being synced
+        self._directories: dict[str, int] = {}  # descriptors of the shard that is written to, and of those being synced
 
     def commit(self, complete: Complete, *, sync: bool) -> None:
         """Make an object an instance; its `answer` is called when it is one, or cannot be.
@@ -94,16 +95,25 @@ class Store:
 
     def _sync_directory(self, shard: str) -> None:
         group = self._named.pop(shard)
-        try:
-            fd = self._writer.open_directory(shard)
-        except OSError as error:
-            _answer(group, error)
-            return
+        fd = self._directories.get(shard)
+        if fd is None:
+            try:
+                fd = self._open_directory(shard)
+            except OSError as error:
+                _answer(group, error)
+                return
         self._syncing.add(shard)
-        self._syncer.sync(fd, partial(self._directory_synced, shard, fd, group), data_only=False)
+        self._syncer.sync(fd, partial(self._directory_synced, shard, group), data_only=False)
 
-    def _directory_synced(self, shard: str, fd: int, group: list[Complete], error: OSError | None) -> None:
-        os.close(fd)
+    def _open_directory(self, shard: str) -> int:
+        """Open a shard that will be synced many times; it stays open until there is another."""
+        fd = self._writer.open_directory(shard)
+        for past in [other for other in self._directories if other not in self._syncing]:
+            os.close(self._directories.pop(past))
+        self._directories[shard] = fd
+        return fd
+
+    def _directory_synced(self, shard: str, group: list[Complete], error: OSError | None) -> None:
         self._syncing.discard(shard)
         killpoints.reach("receiver.directory-synced")
         if shard in self._named:

@@ -60,22 +60,50 @@ _FSYNC, _FDSYNC, _WITH_EVENTFD = 2, 3, 1
 
 
 class _Calls:
-    """Numbers of the system calls, by machine: libc has no functions for them."""
+    """System calls that libc has no functions for."""
 
     def __init__(self) -> None:
         numbers = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}.get(platform.machine())
         if numbers is None:
             raise OSError(f"the numbers of asynchronous I/O are not known for {platform.machine()}")
-        self.setup, self.destroy, self.get_events, self.submit = numbers
-        self._syscall = ctypes.CDLL(None, use_errno=True).syscall
-        self._syscall.restype = ctypes.c_long
+        self._setup, self._destroy, self._get_events, self._submit = numbers
+        # Declared types spare a wrapper around each argument of each call.
+        libc = ctypes.CDLL(None, use_errno=True)
+        number, word, pointer = ctypes.c_long, ctypes.c_ulong, ctypes.c_void_p
 
-    def __call__(self, number: int, *arguments: object) -> int:
-        result: int = self._syscall(ctypes.c_long(number), *arguments)
-        if result < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
-        return result
+        def declare(*arguments: type) -> Callable[..., int]:
+            return ctypes.CFUNCTYPE(ctypes.c_long, number, *arguments, use_errno=True)(("syscall", libc))
+
+        self._call_setup, self._call_destroy = declare(ctypes.c_uint, pointer), declare(word)
+        self._call_submit = declare(word, number, pointer)
+        self._call_get_events = declare(word, number, number, pointer, pointer)
+
+    def setup(self, requests: int) -> int:
+        """A context for so many requests."""
+        context = ctypes.c_ulong(0)
+        _checked(self._call_setup(self._setup, requests, ctypes.addressof(context)))
+        return context.value
+
+    def destroy(self, context: int) -> None:
+        """Waits for its requests."""
+        _checked(self._call_destroy(self._destroy, context))
+
+    def submit(self, context: int, requests: int) -> None:
+        """One request, from the address of its address."""
+        if self._call_submit(self._submit, context, 1, requests) < 0:
+            _checked(-1)
+
+    def get_events(self, context: int, most: int, events: int) -> int:
+        """How many events were written to that address; it does not wait."""
+        count = self._call_get_events(self._get_events, context, 0, most, events, None)
+        return count if count >= 0 else _checked(count)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
 
 
 class KernelSyncer:
@@ -90,13 +118,13 @@ class KernelSyncer:
 
     def __init__(self, loop: Actor) -> None:
         self._loop = loop
-        self._call = _Calls()
-        context = ctypes.c_ulong(0)
-        self._call(self._call.setup, ctypes.c_uint(_REQUESTS), ctypes.byref(context))
-        self._context = context
+        self._calls = _Calls()
+        self._context = self._calls.setup(_REQUESTS)
         self._request = ctypes.create_string_buffer(_IOCB.size)
         self._requests = (ctypes.c_void_p * 1)(ctypes.addressof(self._request))
+        self._requests_at = ctypes.addressof(self._requests)
         self._events = ctypes.create_string_buffer(_EVENT.size * _REQUESTS)
+        self._events_at, self._events_view = ctypes.addressof(self._events), memoryview(self._events)
         self._running: dict[int, Done] = {}
         self._waiting: deque[tuple[int, Done, bool]] = deque()
         self._serial = 0
@@ -114,7 +142,7 @@ class KernelSyncer:
         _IOCB.pack_into(self._request, 0, self._serial, 0, 0, operation, 0, fd, 0, 0, 0, 0, _WITH_EVENTFD, self._wake)
         self._running[self._serial] = done
         try:
-            self._call(self._call.submit, self._context, ctypes.c_long(1), self._requests)
+            self._calls.submit(self._context, self._requests_at)
         except OSError as error:
             failure = error
             del self._running[self._serial]
@@ -128,20 +156,14 @@ class KernelSyncer:
                 self._completed(0)
         self._loop.unwatch(self._wake)
         if not self._running:
-            self._call(self._call.destroy, self._context)
+            self._calls.destroy(self._context)
             os.close(self._wake)
 
     def _completed(self, _: int) -> None:
         os.eventfd_read(self._wake)
-        count = self._call(
-            self._call.get_events,
-            self._context,
-            ctypes.c_long(0),
-            ctypes.c_long(_REQUESTS),
-            self._events,
-            ctypes.c_void_p(None),
-        )
-        for serial, _request, result, _more in list(_EVENT.iter_unpack(self._events.raw[: count * _EVENT.size])):
+        count = self._calls.get_events(self._context, _REQUESTS, self._events_at)
+        # A list: `close` may be called from there, which comes here again.
+        for serial, _request, result, _more in list(_EVENT.iter_unpack(self._events_view[: count * _EVENT.size])):
             done = self._running.pop(serial)
             done(OSError(-result, os.strerror(-result)) if result < 0 else None)
         while self._waiting and len(self._running) < _REQUESTS:

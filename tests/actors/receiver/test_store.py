@@ -1,5 +1,6 @@
 """The durable write, and the syncs that it waits for."""
 
+import contextlib
 import errno
 import os
 import queue
@@ -146,6 +147,20 @@ class Stage:
         os.write(part.fd, b"data")
         return Object(part, 4)
 
+    def shard(self, one: Object) -> str:
+        assert one.part
+        return one.part.shard
+
+    def open_shards(self) -> list[str]:
+        """Shards of which this process has a descriptor."""
+        found = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # the listing's own
+                target = Path(os.readlink(f"/proc/self/fd/{fd}"))
+                if target.parent == self.spool.instances:
+                    found.append(target.name)
+        return found
+
     def names(self) -> list[str]:
         return sorted(path.name for path in self.spool.instances.glob("*/*"))
 
@@ -198,6 +213,32 @@ class TestStore:
         stage.disk.end()
         stage.disk.end(OSError(errno.EIO, "input/output error"))
         assert one.fate == "failed"
+
+    def test_only_the_shard_written_to_is_kept_open(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its directory is synced with every few objects; opened each time it would cost as much as the sync's call."""
+        for number in range(1, 7):
+            if number == 4:
+                monkeypatch.setattr("protocol.spool.SHARD_FILES", 3)
+            one = stage.object(number)
+            stage.store.commit(one, sync=True)
+            stage.disk.end()
+            assert stage.disk.asked == [(f"directory {stage.shard(one)}", stage.disk.asked[0][1])]
+            stage.disk.end()
+            assert one.fate == "stored"
+            assert stage.open_shards() == [stage.shard(one)]
+        assert len(list(stage.spool.instances.iterdir())) == 2
+
+    def test_a_shard_stays_open_while_it_is_synced(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("protocol.spool.SHARD_FILES", 1)
+        first, second = stage.object(1), stage.object(2)
+        stage.store.commit(first, sync=True)
+        stage.store.commit(second, sync=True)
+        stage.disk.end()
+        stage.disk.end()
+        assert sorted(stage.open_shards()) == sorted([stage.shard(first), stage.shard(second)])
+        stage.disk.end()
+        stage.disk.end()
+        assert {first.fate, second.fate} == {"stored"}
 
     def test_what_cannot_be_renamed_fails_alone(self, stage: Stage) -> None:
         one, two = stage.object(1), stage.object(2)
