@@ -36,6 +36,9 @@ def host_key(address: str) -> int:
     return int.from_bytes(hashlib.blake2b(address.encode(), digest_size=8).digest(), "little") or 1
 
 
+_OPEN = int(Intake.OPEN)
+
+
 class Board:
     """The page, mapped into this process.
 
@@ -67,6 +70,11 @@ class Board:
     def intake(self) -> Intake:
         """Whether new data may come in."""
         return Intake(self._words[_INTAKE])
+
+    @property
+    def intake_is_open(self) -> bool:
+        """The same as a comparison of two numbers, for each object that comes."""
+        return self._words[_INTAKE] == _OPEN
 
     @property
     def free_bytes(self) -> int:

@@ -42,6 +42,10 @@ class State(enum.Enum):
     CLOSED = "Sta1"
 
 
+# A member of an enumeration costs more than a constant, for each receive.
+_ESTABLISHED, _CLOSED = State.ESTABLISHED, State.CLOSED
+
+
 class Association:
     """A connection, and what it becomes.
 
@@ -99,7 +103,7 @@ class Association:
 
     def received(self, data: memoryview) -> None:
         """Walk what came."""
-        if self.state is State.AWAITING_CLOSE:
+        if self.state is not _ESTABLISHED and self.state is State.AWAITING_CLOSE:
             self._ignored_bytes += len(data)
             if self._ignored_bytes > _MOST_IGNORED_BYTES:
                 self._close("")
@@ -144,20 +148,22 @@ class Association:
 
     def _settle(self) -> None:
         """After anything was received or answered: what is due, and until when the peer has time."""
-        if self.state is State.CLOSED:
+        state = self.state
+        if state is _CLOSED:
             return
         if self._connection.failure:
             self._close(self._connection.failure)
-        elif self.state is State.ESTABLISHED:
+        elif state is _ESTABLISHED:
+            walker = self._walker
             if self._shared.cutting and self._between_objects():
                 self._abort(None, _CUT)
-            elif self._walker.between_pdus:
+            elif walker.between_pdus:
                 self._expect(self._limits.idle_seconds)
-            elif self._timed_pdu != self._walker.pdus:
+            elif self._timed_pdu != walker.pdus:
                 # Absolute from here on: what trickles in does not move it.
                 self._expect(self._limits.pdu_seconds)
-            self._timed_pdu = self._walker.pdus
-        elif self.state is State.RELEASING and self._service is not None and not self._service.outstanding:
+            self._timed_pdu = walker.pdus
+        elif state is State.RELEASING and self._service is not None and not self._service.outstanding:
             self._send(RELEASE_RP)
             self._conclude(_RELEASED)
 

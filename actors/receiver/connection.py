@@ -14,6 +14,10 @@ from typing import Protocol
 from actors.actor import Actor
 
 
+_EPOLLIN, _EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
+_IPPROTO_TCP, _TCP_QUICKACK = socket.IPPROTO_TCP, socket.TCP_QUICKACK
+
+
 class Owner(Protocol):
     """What a connection reports to."""
 
@@ -39,6 +43,10 @@ class Connection:
         buffer: receives go there.
         owner: what is told.
         seconds: the first deadline.
+
+    Attributes:
+        failure: why a send failed; "" when none did.
+        closed: whether it was closed.
     """
 
     def __init__(
@@ -49,7 +57,7 @@ class Connection:
         self._buffer = buffer
         self._owner = owner
         self._out = bytearray()
-        self._failure = ""
+        self.failure = ""
         self.closed = False
         connection.setblocking(False)
         with contextlib.suppress(OSError):  # it may be gone already, as its first receive will tell
@@ -58,11 +66,6 @@ class Connection:
         self._set_timer()
         self._fd = connection.fileno()
         loop.watch(self._fd, self._ready)
-
-    @property
-    def failure(self) -> str:
-        """Why a send failed; "" when none did."""
-        return self._failure
 
     @property
     def blocked(self) -> bool:
@@ -88,7 +91,7 @@ class Connection:
 
     def resume(self) -> None:
         """Read again."""
-        self._loop.rewatch(self._fd, select.EPOLLIN)
+        self._loop.rewatch(self._fd, _EPOLLIN)
 
     def send(self, data: bytes, seconds: float) -> bool:
         """Send, or keep until it can be sent.
@@ -100,7 +103,7 @@ class Connection:
         Returns:
             Whether it was sent at once.
         """
-        if self._failure or self.closed:
+        if self.failure or self.closed:
             return False
         sent = 0
         if not self._out:
@@ -109,11 +112,11 @@ class Connection:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self._failure = _lost(error)
+                self.failure = _lost(error)
                 return False
             if sent == len(data):
                 return True
-            self._loop.rewatch(self._fd, select.EPOLLOUT)
+            self._loop.rewatch(self._fd, _EPOLLOUT)
             self.expect(seconds)
         self._out += data[sent:]
         return False
@@ -132,15 +135,18 @@ class Connection:
         self._socket.close()
 
     def _ready(self, events: int) -> None:
-        if events & select.EPOLLOUT:
+        if events == _EPOLLIN:
+            self._receive()
+            return
+        if events & _EPOLLOUT:
             self._send_more()
-        if events & ~select.EPOLLOUT and not self.closed:
+        if events & ~_EPOLLOUT and not self.closed:
             self._receive()
 
     def _receive(self) -> None:
         try:
             # A sender with Nagle's algorithm on waits for our acknowledgement; the option does not stick.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            self._socket.setsockopt(_IPPROTO_TCP, _TCP_QUICKACK, 1)
             count = self._socket.recv_into(self._buffer)
         except BlockingIOError:
             return

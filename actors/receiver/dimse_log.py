@@ -15,8 +15,8 @@ class LoggingService(Service):
     _head = b""
 
     def fragment(self, data: memoryview) -> None:
-        """Keep what comes of a dataset until there is enough of it."""
-        if not self._in_command and len(self._head) < HEAD_BYTES:
+        """Keep what comes of a message until there is enough of it."""
+        if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
         super().fragment(data)
 
@@ -24,13 +24,16 @@ class LoggingService(Service):
         """Write what came, whatever becomes of it."""
         context = self._contexts[self._context_id]
         if self._in_command:
-            self._tell("dimse_request", context, dump(bytes(self._command), IMPLICIT_LITTLE))
+            self._tell("dimse_request", context, dump(self._head, IMPLICIT_LITTLE))
         elif context.encoding is None:
             self._tell("dimse_dataset", context, "not shown: it cannot be read without inflating it")
         else:
             self._tell("dimse_dataset", context, dump(self._head, context.encoding))
         self._head = b""
         super().message_ends()
+
+    def _form_of(self, data: bytes, command: Command) -> None:  # noqa: ARG002 # each response is written by `_respond`
+        """No request is of a form here: all of them go the long way, and are told."""
 
     def _respond(self, command: Command, context: StorageContext, status: int, comment: str) -> None:
         told = f"status 0x{status:04X}" + (f": {comment}" if comment else "")

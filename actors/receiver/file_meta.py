@@ -29,13 +29,14 @@ class FileMeta:
         peer, local: presentation addresses of the two ends.
     """
 
-    __slots__ = ("_after", "_before")
+    __slots__ = ("_after", "_before", "_starts")
 
     def __init__(
         self, *, sop_class: str, transfer_syntax: str, calling: str, called: str, peer: str, local: str
     ) -> None:
         assert is_uid(sop_class)
         assert is_uid(transfer_syntax)
+        self._starts: dict[int, bytes] = {}  # what stands before an instance's UID, by the length of its value
         self._before = _long(0x0001, b"OB", b"\0\1") + _uid(0x0002, sop_class)
         self._after = (
             _uid(0x0010, transfer_syntax)
@@ -51,17 +52,20 @@ class FileMeta:
 
     def encode(self, sop_instance: bytes) -> bytes:
         """Everything before the dataset of one instance, by its UID without padding."""
-        instance = _uid_value(0x0003, sop_instance)
-        length = len(self._before) + len(instance) + len(self._after)
-        return _START + _GROUP_LENGTH.pack(2, 0, b"UL", 4, length) + self._before + instance + self._after
+        value = padded(sop_instance)
+        start = self._starts.get(len(value))
+        if start is None:
+            start = self._starts[len(value)] = self._start(len(value))
+        return start + value + self._after
+
+    def _start(self, uid_length: int) -> bytes:
+        header = _SHORT.pack(2, 0x0003, b"UI", uid_length)
+        length = len(self._before) + len(header) + uid_length + len(self._after)
+        return _START + _GROUP_LENGTH.pack(2, 0, b"UL", 4, length) + self._before + header
 
 
 def _uid(element: int, uid: str) -> bytes:
-    return _uid_value(element, uid.encode("ascii"))
-
-
-def _uid_value(element: int, uid: bytes) -> bytes:
-    value = padded(uid)
+    value = padded(uid.encode("ascii"))
     return _SHORT.pack(2, element, b"UI", len(value)) + value
 
 

@@ -5,9 +5,10 @@ passes: the extractor reads with more patience.
 """
 
 import enum
+import struct
 
 from protocol.dimse.elements import LONG_VRS, Encoding
-from protocol.dimse.uids import unpadded
+from protocol.dimse.uids import padded, unpadded
 
 ENOUGH_BYTES = 4096
 _GROUP = 0x0008
@@ -21,6 +22,41 @@ class Verdict(enum.Enum):
     MATCH = enum.auto()  # or nothing that says otherwise
     MISMATCH = enum.auto()
     TOO_SHORT = enum.auto()  # more bytes may tell
+
+
+class ExpectedUids:
+    """How the elements of both UIDs look in nearly every dataset of a presentation context: one behind the other.
+
+    Args:
+        encoding: see `protocol.dimse.elements.encoding_of`.
+        sop_class: SOP Class UID of the context, without padding.
+    """
+
+    __slots__ = ("_before", "_explicit", "_header", "_instance")
+
+    def __init__(self, encoding: Encoding, sop_class: bytes) -> None:
+        self._explicit = encoding.explicit
+        self._header = struct.Struct(f"{encoding.order}HH" + ("2sH" if encoding.explicit else "I"))
+        value = padded(sop_class)
+        self._before = self._element(_SOP_CLASS, len(value)) + value
+        self._instance: dict[int, bytes] = {}
+
+    def stand_in(self, head: bytes, sop_instance: bytes) -> bool:
+        """Whether a dataset's first bytes have both; where they have not, `compare` tells what that means.
+
+        Args:
+            head: the dataset's first bytes.
+            sop_instance: SOP Instance UID of the command, without padding.
+        """
+        value = padded(sop_instance)
+        before = self._instance.get(len(value))
+        if before is None:
+            before = self._instance[len(value)] = self._before + self._element(_SOP_INSTANCE, len(value))
+        return before + value in head
+
+    def _element(self, element: int, length: int) -> bytes:
+        fields = (_GROUP, element, b"UI", length) if self._explicit else (_GROUP, element, length)
+        return self._header.pack(*fields)
 
 
 def compare(head: bytes, encoding: Encoding, sop_class: bytes, sop_instance: bytes) -> Verdict:

@@ -9,9 +9,13 @@ import enum
 import struct
 from typing import Protocol
 
-from protocol.dimse.pdu import HEADER_LENGTH, IS_LAST, PDU_HEADER, PDV_HEADER, AbortReason, PduType, ProtocolError
+from protocol.dimse.pdu import HEADER_LENGTH, IS_COMMAND, IS_LAST, PDU_HEADER, PDV_HEADER, AbortReason, PduType, ProtocolError
 
 _REJECTION = struct.Struct(">BxIxBBB")
+_DATA_HEADERS = struct.Struct(">BxIIBB")  # of a P-DATA-TF, and of its first PDV
+_DATA_HEADERS_LENGTH = 2 * HEADER_LENGTH
+_NO_MESSAGE = -1
+_P_DATA_TF = int(PduType.P_DATA_TF)
 
 
 class Rejection(enum.Enum):
@@ -44,11 +48,11 @@ class Upper(Protocol):
 class DataSink(Protocol):
     """What the walker reports fragments of messages to; each method may raise `ProtocolError`."""
 
-    def fragment_begins(self, context_id: int, control: int) -> None:
-        """A PDV's header was read."""
+    def message_begins(self, context_id: int, control: int) -> None:
+        """A command set or dataset begins, or something else before the one that has begun is complete."""
 
     def fragment(self, data: memoryview) -> None:
-        """Some of a PDV's bytes; the slice holds until the current receive has been walked."""
+        """Some of its bytes; the slice holds until the current receive has been walked."""
 
     def message_ends(self) -> None:
         """The last fragment of a command set or dataset is complete."""
@@ -69,6 +73,7 @@ class PduWalker:
         "_is_last",
         "_kind",
         "_longest_data",
+        "_message",
         "_pdu_left",
         "_sink",
         "_upper",
@@ -84,6 +89,7 @@ class PduWalker:
         self._pdu_left = 0  # of the PDU, behind what was read
         self._fragment_left = 0  # of the PDV's fragment; counted in `_pdu_left` no more
         self._is_last = False
+        self._message = _NO_MESSAGE  # that has begun and not ended: its context, and whether it is a command set
         self._body: bytearray | None = None  # of a PDU other than P-DATA-TF
         self._interested = True
         self.pdus = 0  # how many have begun
@@ -123,12 +129,21 @@ class PduWalker:
                 sink.fragment(data[at:stop])
                 at = stop
                 if self._is_last:
+                    self._message = _NO_MESSAGE
                     sink.message_ends()
             elif self._body is not None:
                 at += self._collect(data[at:])
                 if self._body is not None or not self._interested:
                     return
                 sink = self._sink
+            if end - at >= _DATA_HEADERS_LENGTH and not self._pdu_left and not self._carry:
+                # Nearly all PDUs are of this form; the rest of this method walks them too, only slower.
+                kind, length, pdv_length, context_id, control = _DATA_HEADERS.unpack_from(data, at)
+                if kind == _P_DATA_TF and 2 < pdv_length == length - 4 and length <= self._longest_data:
+                    at += _DATA_HEADERS_LENGTH
+                    self.pdus += 1
+                    self._pdv(pdv_length, context_id, control)
+                    continue
             missing = HEADER_LENGTH - len(self._carry)
             if end - at < missing:
                 self._carry += bytes(data[at:end])
@@ -168,10 +183,17 @@ class PduWalker:
         left = self._pdu_left - 4 - length
         if length < 2 or left < 0 or 0 < left < HEADER_LENGTH:
             raise ProtocolError(AbortReason.INVALID_PARAMETER, "PDV length does not fit its PDU")
-        assert self._sink
         self._pdu_left = left
+        self._pdv(length, context_id, control)
+
+    def _pdv(self, length: int, context_id: int, control: int) -> None:
+        assert self._sink
         self._fragment_left = length - 2
         self._is_last = bool(control & IS_LAST)
-        self._sink.fragment_begins(context_id, control)
+        message = context_id << 1 | control & IS_COMMAND
+        if message != self._message:
+            self._sink.message_begins(context_id, control)
+            self._message = message
         if self._is_last and not self._fragment_left:
+            self._message = _NO_MESSAGE
             self._sink.message_ends()

@@ -17,12 +17,12 @@ from actors.receiver.command import (
     parse_command,
 )
 from actors.receiver.file_meta import FileMeta
-from actors.receiver.first_elements import ENOUGH_BYTES, Verdict, compare
+from actors.receiver.first_elements import ENOUGH_BYTES, ExpectedUids, Verdict, compare
+from actors.receiver.forms import StoreForm
 from actors.receiver.negotiation import AcceptedContext
 from actors.receiver.shared import Shared
 from actors.receiver.store import Complete, start_write_back
 from protocol import killpoints
-from protocol.board import Intake
 from protocol.dimse import VERIFICATION
 from protocol.dimse.command_set import UnreadableCommandError
 from protocol.dimse.elements import Encoding, encoding_of
@@ -40,12 +40,13 @@ _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 class StorageContext:
     """A presentation context with what storing through it needs."""
 
-    __slots__ = ("context_id", "encoding", "file_meta", "sop_class")
+    __slots__ = ("context_id", "encoding", "expected_uids", "file_meta", "sop_class")
 
     def __init__(self, context: AcceptedContext, calling: str, called: str, peer: str, local: str) -> None:
         self.context_id = context.context_id
         self.sop_class = context.abstract_syntax.encode("ascii")
         self.encoding: Encoding | None = encoding_of(context.transfer_syntax)
+        self.expected_uids = ExpectedUids(self.encoding, self.sop_class) if self.encoding else None
         self.file_meta = FileMeta(
             sop_class=context.abstract_syntax,
             transfer_syntax=context.transfer_syntax,
@@ -63,20 +64,22 @@ class Reception(Complete):
         service: of its association.
         command: the request.
         context: its presentation context.
+        form: of the request, when it is of the association's usual one.
     """
 
-    __slots__ = ("command", "comment", "context", "head", "pieces", "received", "service", "status", "written_back")
+    __slots__ = ("command", "comment", "context", "form", "head", "service", "status", "written_back")
 
-    def __init__(self, service: "Service", command: Command, context: StorageContext) -> None:
+    def __init__(
+        self, service: "Service", command: Command, context: StorageContext, form: StoreForm | None = None
+    ) -> None:
         super().__init__()
         self.service = service
         self.command = command
         self.context = context
+        self.form = form
         self.status: int | None = None  # decided before the end: what follows is read past
         self.comment = ""
-        self.received = 0
         self.head = b""  # the first bytes, while they are too few to be looked at
-        self.pieces: list[memoryview | bytes] = []
         self.written_back = 0
 
     def refuse(self, status: int, comment: str) -> None:
@@ -84,7 +87,6 @@ class Reception(Complete):
         self.status = status
         self.comment = comment
         self.head = b""
-        self.pieces.clear()
 
     def answer(self) -> None:
         """Its fate is known."""
@@ -128,7 +130,9 @@ class Service:
         self._sync = shared.settings.storage.sync_on_store
         self._max_command_bytes = shared.settings.dicom.scp.limits.max_command_bytes
         self._debug = shared.log.enabled(logging.DEBUG)
-        self._command = bytearray()
+        self._pieces: list[memoryview | bytes] = []  # of the message under way, in the receive buffer
+        self._command = bytearray()  # of the command set, what earlier receives brought
+        self._form: StoreForm | None = None  # of the last request
         self._context_id = 0
         self._in_command = False
         self._reception: Reception | None = None
@@ -149,16 +153,15 @@ class Service:
     def close(self) -> None:
         """The association is over: what is in transit vanishes; what is complete is stored, but answered no more."""
         self._closed = True
+        self._pieces.clear()
         reception, self._reception = self._reception, None
-        if reception is not None:
-            reception.pieces.clear()
-            if reception.part is not None:
-                reception.part.discard()
+        if reception is not None and reception.part is not None:
+            reception.part.discard()
 
     # What the walker finds.
 
-    def fragment_begins(self, context_id: int, control: int) -> None:
-        """A fragment of a command set or dataset begins."""
+    def message_begins(self, context_id: int, control: int) -> None:
+        """A command set or dataset begins."""
         reception = self._reception
         self._in_command = bool(control & IS_COMMAND)
         if self._in_command:
@@ -174,44 +177,63 @@ class Service:
 
     def fragment(self, data: memoryview) -> None:
         """Some bytes of it."""
-        if self._in_command:
-            if len(self._command) + len(data) > self._max_command_bytes:
-                raise ProtocolError(AbortReason.INVALID_PARAMETER, "the command set is too long")
-            self._command += data
-        else:
-            reception = self._reception
-            assert reception
-            reception.received += len(data)
-            if reception.status is None:
-                reception.pieces.append(data)
+        self._pieces.append(data)
 
     def message_ends(self) -> None:
         """The command set, or the dataset, is complete."""
-        if self._in_command:
-            data = bytes(self._command)
-            self._command.clear()
-            try:
-                command = parse_command(data)
-            except UnreadableCommandError as error:
-                raise ProtocolError(AbortReason.NOT_SPECIFIED, f"unreadable command set: {error}") from error
-            self._request(command, self._contexts[self._context_id])
-        else:
+        if not self._in_command:
             self._dataset_ends()
+            return
+        data = self._whole_command()
+        form = self._form
+        if form is not None and form.context_id == self._context_id:
+            command = form.match(data)
+            if command is not None:
+                self._reception = reception = Reception(self, command, self._contexts[form.context_id], form)
+                self._judge_object(reception)
+                return
+        try:
+            command = parse_command(data)
+        except UnreadableCommandError as error:
+            raise ProtocolError(AbortReason.NOT_SPECIFIED, f"unreadable command set: {error}") from error
+        self._request(data, command, self._contexts[self._context_id])
 
     def flush(self) -> None:
-        """Write what the current receive brought, before its buffer is used again."""
-        reception = self._reception
-        if reception is not None and reception.pieces:
-            self._write(reception, final=False)
+        """Keep or write what the current receive brought, before its buffer is used again."""
+        if self._pieces:
+            if self._in_command:
+                self._keep_command()
+            elif self._reception is not None:
+                self._write(self._reception, final=False)
 
     # Requests.
 
-    def _request(self, command: Command, context: StorageContext) -> None:
+    def _whole_command(self) -> bytes:
+        if len(self._pieces) == 1 and not self._command:
+            data = bytes(self._pieces.pop())
+            if len(data) <= self._max_command_bytes:
+                return data
+            self._pieces.append(data)
+        self._keep_command()
+        data = bytes(self._command)
+        self._command.clear()
+        return data
+
+    def _keep_command(self) -> None:
+        if len(self._command) + sum(map(len, self._pieces)) > self._max_command_bytes:
+            raise ProtocolError(AbortReason.INVALID_PARAMETER, "the command set is too long")
+        for piece in self._pieces:
+            self._command += piece
+        self._pieces.clear()
+
+    def _request(self, data: bytes, command: Command, context: StorageContext) -> None:
         if command.field == CommandField.C_CANCEL_RQ and not command.has_dataset:
             return  # it has no response (PS3.7 §9.3.2.3), and there is nothing to cancel
         reception = Reception(self, command, context)
         if command.field == CommandField.C_STORE_RQ:
             self._judge(reception)
+            if reception.status is None:
+                self._form = self._form_of(data, command)
         elif command.field == CommandField.C_ECHO_RQ and context.sop_class == _VERIFICATION:
             reception.refuse(Status.SUCCESS, "")
         else:
@@ -220,6 +242,9 @@ class Service:
             self._reception = reception
         else:
             self._respond_unstored(reception)
+
+    def _form_of(self, data: bytes, command: Command) -> StoreForm | None:
+        return StoreForm.of(self._context_id, data, command, self._peer_max_pdu_bytes)
 
     def _judge(self, reception: Reception) -> None:
         """Find what speaks against storing an object before its dataset comes."""
@@ -236,11 +261,16 @@ class Service:
             reception.refuse(Status.CANNOT_UNDERSTAND, "Affected SOP Class UID is missing")
         elif command.sop_class != context.sop_class:
             reception.refuse(Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "Affected SOP Class is not its context's")
-        elif not is_uid_value(command.sop_instance):
-            reception.refuse(Status.INVALID_SOP_INSTANCE, "Affected SOP Instance UID is missing or no UID")
-        elif command.sop_class in self._ignored:
+        elif command.sop_class in self._ignored and is_uid_value(command.sop_instance):
             reception.refuse(Status.SUCCESS, "")
-        elif self._shared.board.intake != Intake.OPEN:
+        else:
+            self._judge_object(reception)
+
+    def _judge_object(self, reception: Reception) -> None:
+        """The part of it that may be different for each object of one form."""
+        if not is_uid_value(reception.command.sop_instance):
+            reception.refuse(Status.INVALID_SOP_INSTANCE, "Affected SOP Instance UID is missing or no UID")
+        elif not self._shared.board.intake_is_open:
             reception.refuse(Status.OUT_OF_RESOURCES, "no space now, send it again later")
         elif self.outstanding >= _MOST_OUTSTANDING:
             raise ProtocolError(AbortReason.UNEXPECTED_PDU, "many requests without waiting for their answers")
@@ -248,11 +278,7 @@ class Service:
     def _dataset_ends(self) -> None:
         reception, self._reception = self._reception, None
         assert reception
-        if reception.status is None:
-            if not reception.received:
-                reception.refuse(Status.CANNOT_UNDERSTAND, "the dataset is empty")
-            else:
-                self._write(reception, final=True)
+        self._write(reception, final=True)
         if reception.status is None:
             killpoints.reach("receiver.data-written")
             self.outstanding += 1
@@ -263,27 +289,32 @@ class Service:
     # The file.
 
     def _write(self, reception: Reception, *, final: bool) -> None:
-        pieces = reception.pieces
+        """Write the pieces to the file, unless the object is refused, or more must be seen first."""
+        pieces = self._pieces
         try:
-            if reception.part is None and not self._open(reception, final=final):
-                return
-            assert reception.part
-            reception.size += _write_all(reception.part.fd, pieces)
+            if reception.status is None and (reception.part is not None or self._open(reception, final=final)):
+                assert reception.part
+                reception.size += _write_all(reception.part.fd, pieces)
         except OSError as error:
             self._storage_failed(reception, error)
-            return
         pieces.clear()
         behind = reception.size - reception.written_back
-        if behind >= _WRITE_BACK_BYTES and self._sync:
+        if behind >= _WRITE_BACK_BYTES and self._sync and reception.part is not None:
             start_write_back(reception.part.fd, reception.written_back, behind)
             reception.written_back = reception.size
 
     def _open(self, reception: Reception, *, final: bool) -> bool:
         """Look at the first bytes and open the file; False when it is refused, or more must be seen first."""
-        command, encoding, pieces = reception.command, reception.context.encoding, reception.pieces
-        if encoding is not None:
-            head = reception.head + _first_bytes(pieces)
-            verdict = compare(head, encoding, command.sop_class, command.sop_instance)
+        command, context, pieces = reception.command, reception.context, self._pieces
+        head = reception.head + _first_bytes(pieces)
+        if not head:
+            if final:
+                reception.refuse(Status.CANNOT_UNDERSTAND, "the dataset is empty")
+            return False
+        expected = context.expected_uids
+        if expected is not None and not expected.stand_in(head, command.sop_instance):
+            assert context.encoding
+            verdict = compare(head, context.encoding, command.sop_class, command.sop_instance)
             if verdict is Verdict.MISMATCH:
                 reception.refuse(
                     Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "SOP Class or Instance UID in the dataset is another"
@@ -291,12 +322,11 @@ class Service:
                 return False
             if verdict is Verdict.TOO_SHORT and not final and len(head) < ENOUGH_BYTES:
                 reception.head = head
-                pieces.clear()
                 return False
-        reception.part = self._shared.writer.open_part(self._association, self._opened + 1)
         self._opened += 1
+        reception.part = self._shared.writer.open_part(self._association, self._opened)
         killpoints.reach("receiver.part-opened")
-        pieces.insert(0, reception.context.file_meta.encode(command.sop_instance))
+        pieces.insert(0, context.file_meta.encode(command.sop_instance))
         if reception.head:
             pieces.insert(1, reception.head)
             reception.head = b""
@@ -339,7 +369,10 @@ class Service:
                 bytes=reception.size,
                 sop_instance=reception.command.sop_instance.decode("ascii"),
             )
-        self._respond(reception.command, reception.context, Status.SUCCESS, "")
+        if reception.form is None:
+            self._respond(reception.command, reception.context, Status.SUCCESS, "")
+        elif not self._closed:
+            self._send(reception.form.success(reception.command))
         killpoints.reach("receiver.answered")
 
     def _respond_unstored(self, reception: Reception) -> None:
@@ -369,7 +402,7 @@ class Service:
 
 def _first_bytes(pieces: list[memoryview | bytes]) -> bytes:
     """At least as many of the first bytes as are worth a look, if there are so many."""
-    head = bytes(pieces[0][:ENOUGH_BYTES])
+    head = bytes(pieces[0][:ENOUGH_BYTES]) if pieces else b""
     for piece in pieces[1:]:
         if len(head) >= ENOUGH_BYTES:
             break

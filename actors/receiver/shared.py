@@ -13,7 +13,7 @@ from protocol.logs import EventLogger, Repeats
 from protocol.messages import StoredInstance
 from protocol.spool import ShardWriter
 
-RECEIVE_BYTES = 512 * 1024
+RECEIVE_BYTES = 1024 * 1024
 
 
 @dataclass

@@ -27,8 +27,8 @@ class Recorder:
         self.told.append(("pdu", kind, body))
         return True
 
-    def fragment_begins(self, context_id: int, control: int) -> None:
-        self.told.append(("fragment", context_id, control, bytearray()))
+    def message_begins(self, context_id: int, control: int) -> None:
+        self.told.append(("message", context_id, control, bytearray()))
 
     def fragment(self, data: memoryview) -> None:
         self.told[-1][3].extend(data)  # type: ignore[index]
@@ -53,13 +53,11 @@ STREAM = (
 TOLD = [
     ("begins", RQ, 8),
     ("pdu", RQ, b"anything"),
-    ("fragment", 1, 3, bytearray(b"command")),
+    ("message", 1, 3, bytearray(b"command")),
     "end",
-    ("fragment", 1, 0, bytearray(b"data" * 5)),
-    ("fragment", 1, 0, bytearray()),
-    ("fragment", 1, 2, bytearray(b"x")),
+    ("message", 1, 0, bytearray(b"data" * 5 + b"x")),
     "end",
-    ("fragment", 3, 2, bytearray()),
+    ("message", 3, 2, bytearray()),
     "end",
     ("begins", RELEASE_RQ, 4),
     ("pdu", RELEASE_RQ, bytes(4)),
