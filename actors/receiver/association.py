@@ -14,7 +14,8 @@ from actors.receiver.dimse_log import LoggingService
 from actors.receiver.file_meta import presentation_address
 from actors.receiver.negotiation import Proposal, decode_request, encode_acceptance, negotiate
 from actors.receiver.pdu import PduWalker, Rejection, encode_rejection
-from actors.receiver.service import Service, StorageContext
+from actors.receiver.reception import Ends
+from actors.receiver.service import Service
 from actors.receiver.shared import Shared
 from protocol.access import normalize_address
 from protocol.board import Intake, host_key
@@ -265,10 +266,8 @@ class Association:
             self._shared.moved if admitted.moved and self._shared.moved else self._shared,
             unasked=self._shared if admitted.shared else None,
             association=self._identifier,
-            contexts={
-                context_id: StorageContext(context, proposal.calling, proposal.called, self._peer, local)
-                for context_id, context in agreement.contexts.items()
-            },
+            accepted=agreement.contexts,
+            ends=Ends(proposal.calling, proposal.called, self._peer, local),
             ignored=admitted.rule.ignored_sop_classes,
             peer=self._host,
             peer_max_pdu_bytes=proposal.max_pdu_bytes,

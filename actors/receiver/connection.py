@@ -13,7 +13,6 @@ from typing import Protocol
 
 from actors.actor import Actor
 
-
 _EPOLLIN, _EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
 _IPPROTO_TCP, _TCP_QUICKACK = socket.IPPROTO_TCP, socket.TCP_QUICKACK
 

@@ -5,7 +5,8 @@ stands on the way of an object. Patient data is in these lines, at Information, 
 """
 
 from actors.receiver.command import Command
-from actors.receiver.service import Service, StorageContext
+from actors.receiver.reception import StorageContext
+from actors.receiver.service import Service
 from protocol.dimse.elements import HEAD_BYTES, IMPLICIT_LITTLE, dump
 
 
@@ -32,7 +33,7 @@ class LoggingService(Service):
         self._head = b""
         super().message_ends()
 
-    def _form_of(self, data: bytes, command: Command) -> None:  # noqa: ARG002 # each response is written by `_respond`
+    def _form_of(self, data: bytes, command: Command) -> None:  # each response is written by `_respond`
         """No request is of a form here: all of them go the long way, and are told."""
 
     def _respond(self, command: Command, context: StorageContext, status: int, comment: str) -> None:

@@ -8,7 +8,14 @@ import struct
 from typing import Self
 
 from actors.receiver.command import Command, Status, encode_response
-from protocol.dimse.command_set import AFFECTED_SOP_INSTANCE, C_STORE_RQ, ELEMENT, MESSAGE_ID, RESPONDED_TO, read_elements
+from protocol.dimse.command_set import (
+    AFFECTED_SOP_INSTANCE,
+    C_STORE_RQ,
+    ELEMENT,
+    MESSAGE_ID,
+    RESPONDED_TO,
+    read_elements,
+)
 from protocol.dimse.pdu import encode_command
 from protocol.dimse.uids import padded, unpadded
 

@@ -5,6 +5,7 @@ in which nothing else is received, and writes to the log what it cannot decode. 
 ours too, since storage takes any transfer syntax; pynetdicom encodes the answer's user information.
 """
 
+import functools
 import re
 import struct
 from collections.abc import Collection, Iterator
@@ -38,6 +39,7 @@ _CONTEXT_RESULT = struct.Struct(">BxHBxBx")
 _PDU_START = struct.Struct(">BxIHxx")
 _MOST_SYNTAXES = 256  # of one context; the standard knows about 60
 _LONGEST_VERSION = 16
+_REMEMBERED, _LONGEST_REMEMBERED = 16, 16 * 1024  # requests, and bytes of each: 1 MB in all
 _AE_TITLE = re.compile(rb"[\x20-\x5b\x5d-\x7e]*")  # PS3.5 §6.2: no control characters, no backslash
 _SMALLEST_PDU = 128  # a peer that takes less cannot take a response in reasonable pieces
 
@@ -61,7 +63,7 @@ class Proposal:
         application_context: UID.
         contexts: in the order of the request.
         max_pdu_bytes: what the peer can take; 0 is no limit.
-        roles: SOP class to whether the peer wants to be its SCU, its SCP.
+        roles: not to be changed: SOP class to whether the peer wants to be its SCU, its SCP.
         asynchronous: whether it wants to negotiate asynchronous operations.
         implementation: the peer's implementation version name, or its class UID.
         reserved: bytes that the answer repeats (titles and what follows them).
@@ -112,7 +114,7 @@ class Agreement:
 
 
 def decode_request(body: bytes) -> Proposal:
-    """Read an A-ASSOCIATE-RQ.
+    """Read an A-ASSOCIATE-RQ; a device sends the same one each time, so the last ones are remembered.
 
     Args:
         body: the PDU without its header of six bytes.
@@ -120,6 +122,10 @@ def decode_request(body: bytes) -> Proposal:
     Raises:
         ProtocolError: it cannot be understood, or proposes what cannot be answered.
     """
+    return _remembered(body) if len(body) <= _LONGEST_REMEMBERED else _decode(body)
+
+
+def _decode(body: bytes) -> Proposal:
     if len(body) < items.FIXED_LENGTH:
         raise _invalid("A-ASSOCIATE-RQ cut short")
     application_context = ""
@@ -148,6 +154,9 @@ def decode_request(body: bytes) -> Proposal:
     )
     _check_contexts(proposal)
     return proposal
+
+
+_remembered = functools.lru_cache(maxsize=_REMEMBERED)(_decode)
 
 
 def _invalid(what: str) -> ProtocolError:

@@ -9,7 +9,16 @@ import enum
 import struct
 from typing import Protocol
 
-from protocol.dimse.pdu import HEADER_LENGTH, IS_COMMAND, IS_LAST, PDU_HEADER, PDV_HEADER, AbortReason, PduType, ProtocolError
+from protocol.dimse.pdu import (
+    HEADER_LENGTH,
+    IS_COMMAND,
+    IS_LAST,
+    PDU_HEADER,
+    PDV_HEADER,
+    AbortReason,
+    PduType,
+    ProtocolError,
+)
 
 _REJECTION = struct.Struct(">BxIxBBB")
 _DATA_HEADERS = struct.Struct(">BxIIBB")  # of a P-DATA-TF, and of its first PDV
@@ -137,26 +146,32 @@ class PduWalker:
                     return
                 sink = self._sink
             if end - at >= _DATA_HEADERS_LENGTH and not self._pdu_left and not self._carry:
-                # Nearly all PDUs are of this form; the rest of this method walks them too, only slower.
+                # Nearly all PDUs begin like this; `_header` takes them too, only slower.
                 kind, length, pdv_length, context_id, control = _DATA_HEADERS.unpack_from(data, at)
                 if kind == _P_DATA_TF and 2 < pdv_length == length - 4 and length <= self._longest_data:
                     at += _DATA_HEADERS_LENGTH
                     self.pdus += 1
                     self._pdv(pdv_length, context_id, control)
                     continue
-            missing = HEADER_LENGTH - len(self._carry)
-            if end - at < missing:
-                self._carry += bytes(data[at:end])
+            at = self._header(data, at)
+            if at < 0:
                 return
-            header, start = data, at
-            if self._carry:
-                header, start = memoryview(self._carry + bytes(data[at : at + missing])), 0
-                self._carry = b""
-            at += missing
-            if self._pdu_left:
-                self._pdv_header(header, start)
-            else:
-                self._pdu_header(header, start)
+
+    def _header(self, data: memoryview, at: int) -> int:
+        """Take a header that may have come in pieces; returns what stands behind it, -1 when more must come."""
+        missing = HEADER_LENGTH - len(self._carry)
+        if len(data) - at < missing:
+            self._carry += bytes(data[at:])
+            return -1
+        header, start = data, at
+        if self._carry:
+            header, start = memoryview(self._carry + bytes(data[at : at + missing])), 0
+            self._carry = b""
+        if self._pdu_left:
+            self._pdv_header(header, start)
+        else:
+            self._pdu_header(header, start)
+        return at + missing
 
     def _collect(self, data: memoryview) -> int:
         """Take what belongs to a PDU other than P-DATA-TF, and report it when it is whole; returns how many bytes."""

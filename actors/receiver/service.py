@@ -16,16 +16,15 @@ from actors.receiver.command import (
     encode_response,
     parse_command,
 )
-from actors.receiver.file_meta import FileMeta
-from actors.receiver.first_elements import ENOUGH_BYTES, ExpectedUids, Verdict, compare
+from actors.receiver.first_elements import ENOUGH_BYTES, Verdict, compare
 from actors.receiver.forms import StoreForm
 from actors.receiver.negotiation import AcceptedContext
+from actors.receiver.reception import Ends, Reception, StorageContext
 from actors.receiver.shared import Shared
-from actors.receiver.store import Complete, start_write_back
+from actors.receiver.store import start_write_back
 from protocol import killpoints
 from protocol.dimse import VERIFICATION
 from protocol.dimse.command_set import UnreadableCommandError
-from protocol.dimse.elements import Encoding, encoding_of
 from protocol.dimse.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_command
 from protocol.dimse.uids import is_uid_value
 from protocol.messages import StoredInstance
@@ -37,62 +36,6 @@ _MOST_PIECES = 512  # of one writev; the system takes 1024
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
-class StorageContext:
-    """A presentation context with what storing through it needs."""
-
-    __slots__ = ("context_id", "encoding", "expected_uids", "file_meta", "sop_class")
-
-    def __init__(self, context: AcceptedContext, calling: str, called: str, peer: str, local: str) -> None:
-        self.context_id = context.context_id
-        self.sop_class = context.abstract_syntax.encode("ascii")
-        self.encoding: Encoding | None = encoding_of(context.transfer_syntax)
-        self.expected_uids = ExpectedUids(self.encoding, self.sop_class) if self.encoding else None
-        self.file_meta = FileMeta(
-            sop_class=context.abstract_syntax,
-            transfer_syntax=context.transfer_syntax,
-            calling=calling,
-            called=called,
-            peer=peer,
-            local=local,
-        )
-
-
-class Reception(Complete):
-    """A request with a dataset: on its way in, or to be read past.
-
-    Args:
-        service: of its association.
-        command: the request.
-        context: its presentation context.
-        form: of the request, when it is of the association's usual one.
-    """
-
-    __slots__ = ("command", "comment", "context", "form", "head", "service", "status", "written_back")
-
-    def __init__(
-        self, service: "Service", command: Command, context: StorageContext, form: StoreForm | None = None
-    ) -> None:
-        super().__init__()
-        self.service = service
-        self.command = command
-        self.context = context
-        self.form = form
-        self.status: int | None = None  # decided before the end: what follows is read past
-        self.comment = ""
-        self.head = b""  # the first bytes, while they are too few to be looked at
-        self.written_back = 0
-
-    def refuse(self, status: int, comment: str) -> None:
-        """Read past the rest and answer with this status."""
-        self.status = status
-        self.comment = comment
-        self.head = b""
-
-    def answer(self) -> None:
-        """Its fate is known."""
-        self.service.committed(self)
-
-
 class Service:
     """Handles the messages of one association.
 
@@ -100,7 +43,8 @@ class Service:
         shared: of this process.
         unasked: where the objects belong when the first of them comes without a C-MOVE; None for where all belong.
         association: its identifier.
-        contexts: the accepted presentation contexts.
+        accepted: the accepted presentation contexts by their IDs.
+        ends: who sends to whom.
         ignored: SOP classes that are answered Success and not stored.
         peer: the peer's host, for the log.
         peer_max_pdu_bytes: what the peer can take; 0 is no limit.
@@ -113,7 +57,8 @@ class Service:
         *,
         unasked: Shared | None = None,
         association: str,
-        contexts: Mapping[int, StorageContext],
+        accepted: Mapping[int, AcceptedContext],
+        ends: Ends,
         ignored: frozenset[str],
         peer: str,
         peer_max_pdu_bytes: int,
@@ -122,7 +67,8 @@ class Service:
         self._shared = shared
         self._unasked = unasked
         self._association = association
-        self._contexts = contexts
+        self._accepted, self._ends = accepted, ends
+        self._contexts: dict[int, StorageContext] = {}  # those that are used: few of the many that some propose
         self._ignored = frozenset(sop_class.encode("ascii", "replace") for sop_class in ignored)
         self._peer = peer
         self._peer_max_pdu_bytes = peer_max_pdu_bytes
@@ -167,9 +113,11 @@ class Service:
         if self._in_command:
             if reception is not None:
                 raise ProtocolError(AbortReason.UNEXPECTED_PARAMETER, "a command where a dataset is expected")
-            if context_id not in self._contexts or (self._command and context_id != self._context_id):
+            if context_id not in self._accepted or (self._command and context_id != self._context_id):
                 raise ProtocolError(AbortReason.INVALID_PARAMETER, "a command on a context that was not accepted")
             self._context_id = context_id
+            if context_id not in self._contexts:
+                self._contexts[context_id] = StorageContext(self._accepted[context_id], self._ends)
         elif reception is None:
             raise ProtocolError(AbortReason.UNEXPECTED_PARAMETER, "a dataset where a command is expected")
         elif context_id != self._context_id:

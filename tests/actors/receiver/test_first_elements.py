@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 
-from actors.receiver.first_elements import Verdict
+from actors.receiver.first_elements import ExpectedUids, Verdict
 from actors.receiver.first_elements import compare as compare_bytes
 from protocol.dimse.elements import EXPLICIT_LITTLE, Encoding, encoding_of
 from tests.actors.receiver import raw
@@ -108,3 +108,13 @@ def test_pydicom_samples_match_themselves() -> None:
         syntax = read.file_meta.TransferSyntaxUID
         assert compare(data, encoding(syntax), read.SOPClassUID, read.SOPInstanceUID) is Verdict.MATCH
         assert compare(data, encoding(syntax), read.SOPClassUID, "1.9") is Verdict.MISMATCH
+
+
+@pytest.mark.parametrize("syntax", [raw.IMPLICIT, raw.EXPLICIT, BIG])
+@pytest.mark.parametrize("uid", ["1.2.3", "1.2.34"])
+def test_where_both_uids_are_expected(syntax: str, uid: str) -> None:
+    expected = ExpectedUids(encoding(syntax), raw.CT_IMAGE.encode())
+    assert expected.stand_in(written(syntax, uid), uid.encode())
+    assert not expected.stand_in(written(syntax, uid), b"1.2.5")
+    assert not expected.stand_in(written(syntax, uid, raw.MR_IMAGE), uid.encode())
+    assert not expected.stand_in(written(syntax, uid)[:60], uid.encode())
