@@ -1,9 +1,9 @@
 """Moments that survive restarts and clock steps: wall time for people, the boot clock for waiting."""
 
 import functools
-import time
 from datetime import UTC, datetime
 from pathlib import Path
+from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
 
 import msgspec
 
@@ -32,7 +32,7 @@ def boot_id() -> str:
 
 def now() -> Moment:
     """This moment on both clocks."""
-    return Moment(time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME), boot_id())
+    return Moment(time_ns(), clock_gettime_ns(CLOCK_BOOTTIME), boot_id())
 
 
 def seconds_between(earlier: Moment, later: Moment) -> float:

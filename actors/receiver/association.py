@@ -111,9 +111,13 @@ class Association:
             return
         self._walking = True
         try:
-            self._walker.feed(data)
-            if self._service is not None:
-                self._service.flush()
+            more = self._walker.feed(data)
+            service = self._service
+            if service is not None and (more or service.awaits_dataset):
+                service.flush()
+                more = True
+            if more:
+                self._connection.acknowledge()
         except ProtocolError as error:
             # AA-1 while there is no association, else AA-8.
             self._abort(None if self._service is None else error.reason, str(error))
@@ -159,18 +163,14 @@ class Association:
             if self._shared.cutting and self._between_objects():
                 self._abort(None, _CUT)
             elif walker.between_pdus:
-                self._expect(self._limits.idle_seconds)
+                self._connection.expect_more(self._limits.idle_seconds)
             elif self._timed_pdu != walker.pdus:
                 # Absolute from here on: what trickles in does not move it.
-                self._expect(self._limits.pdu_seconds)
+                self._connection.expect_more(self._limits.pdu_seconds)
             self._timed_pdu = walker.pdus
         elif state is State.RELEASING and self._service is not None and not self._service.outstanding:
             self._send(RELEASE_RP)
             self._conclude(_RELEASED)
-
-    def _expect(self, seconds: float) -> None:
-        if not self._connection.blocked:  # which has a deadline of its own
-            self._connection.expect(seconds)
 
     def _between_objects(self) -> bool:
         return self._service is not None and self._service.between_messages and self._walker.between_pdus

@@ -84,6 +84,11 @@ class Connection:
             self._timer.cancel()
             self._set_timer()
 
+    def expect_more(self, seconds: float) -> None:
+        """Move the deadline for what the peer sends next, unless it has another one, for what it must read."""
+        if not self._out:
+            self.expect(seconds)
+
     def pause(self) -> None:
         """Read nothing for now."""
         self._loop.rewatch(self._fd, 0)
@@ -91,6 +96,16 @@ class Connection:
     def resume(self) -> None:
         """Read again."""
         self._loop.rewatch(self._fd, _EPOLLIN)
+
+    def acknowledge(self) -> None:
+        """Acknowledge what came at once, since more must come before there is anything to answer.
+
+        A sender with Nagle's algorithm on holds its next bytes back until then. The option does not stick.
+        """
+        try:  # noqa: SIM105 # it is on the way of each object
+            self._socket.setsockopt(_IPPROTO_TCP, _TCP_QUICKACK, 1)
+        except OSError:
+            pass  # it is gone, as its next receive will tell
 
     def send(self, data: bytes, seconds: float) -> bool:
         """Send, or keep until it can be sent.
@@ -144,8 +159,6 @@ class Connection:
 
     def _receive(self) -> None:
         try:
-            # A sender with Nagle's algorithm on waits for our acknowledgement; the option does not stick.
-            self._socket.setsockopt(_IPPROTO_TCP, _TCP_QUICKACK, 1)
             count = self._socket.recv_into(self._buffer)
         except BlockingIOError:
             return

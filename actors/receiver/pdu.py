@@ -117,8 +117,11 @@ class PduWalker:
         """Whether no PDU has begun that is not complete."""
         return not (self._pdu_left or self._fragment_left or self._carry or self._body is not None)
 
-    def feed(self, data: memoryview) -> None:
+    def feed(self, data: memoryview) -> bool:
         """Walk what was received.
+
+        Returns:
+            Whether a PDU, or a message of several, has begun that is not complete.
 
         Raises:
             ProtocolError: it breaks the protocol; nothing may be fed after it.
@@ -133,7 +136,7 @@ class PduWalker:
                     if end > at:
                         sink.fragment(data[at:end])
                         self._fragment_left = stop - end
-                    return
+                    return True
                 self._fragment_left = 0
                 sink.fragment(data[at:stop])
                 at = stop
@@ -143,8 +146,10 @@ class PduWalker:
             elif self._body is not None:
                 at += self._collect(data[at:])
                 if self._body is not None or not self._interested:
-                    return
+                    return self._body is not None
                 sink = self._sink
+            if at == end:
+                return bool(self._message != _NO_MESSAGE or self._pdu_left or self._carry)
             if end - at >= _DATA_HEADERS_LENGTH and not self._pdu_left and not self._carry:
                 # Nearly all PDUs begin like this; `_header` takes them too, only slower.
                 kind, length, pdv_length, context_id, control = _DATA_HEADERS.unpack_from(data, at)
@@ -155,7 +160,7 @@ class PduWalker:
                     continue
             at = self._header(data, at)
             if at < 0:
-                return
+                return True
 
     def _header(self, data: memoryview, at: int) -> int:
         """Take a header that may have come in pieces; returns what stands behind it, -1 when more must come."""

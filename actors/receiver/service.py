@@ -32,6 +32,7 @@ from protocol.messages import StoredInstance
 _VERIFICATION = VERIFICATION.encode("ascii")
 _WRITE_BACK_BYTES = 8 * 1024 * 1024
 _MOST_OUTSTANDING = 8  # 1 was negotiated; some send on before they have read the answer
+_FIRST_LOOK_BYTES = 1024
 _MOST_PIECES = 512  # of one writev; the system takes 1024
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
@@ -95,6 +96,11 @@ class Service:
     def between_messages(self) -> bool:
         """Whether nothing is on its way in, and nothing waits for its answer."""
         return self._reception is None and not self._command and not self.outstanding
+
+    @property
+    def awaits_dataset(self) -> bool:
+        """Whether a request came, and not all of its dataset."""
+        return self._reception is not None
 
     def close(self) -> None:
         """The association is over: what is in transit vanishes; what is complete is stored, but answered no more."""
@@ -254,23 +260,14 @@ class Service:
     def _open(self, reception: Reception, *, final: bool) -> bool:
         """Look at the first bytes and open the file; False when it is refused, or more must be seen first."""
         command, context, pieces = reception.command, reception.context, self._pieces
-        head = reception.head + _first_bytes(pieces)
-        if not head:
-            if final:
-                reception.refuse(Status.CANNOT_UNDERSTAND, "the dataset is empty")
-            return False
         expected = context.expected_uids
-        if expected is not None and not expected.stand_in(head, command.sop_instance):
-            assert context.encoding
-            verdict = compare(head, context.encoding, command.sop_class, command.sop_instance)
-            if verdict is Verdict.MISMATCH:
-                reception.refuse(
-                    Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "SOP Class or Instance UID in the dataset is another"
-                )
-                return False
-            if verdict is Verdict.TOO_SHORT and not final and len(head) < ENOUGH_BYTES:
-                reception.head = head
-                return False
+        if (
+            expected is None
+            or reception.head
+            or not pieces
+            or not expected.stand_in(bytes(pieces[0][:_FIRST_LOOK_BYTES]), command.sop_instance)
+        ) and not self._look_closely(reception, final=final):
+            return False
         self._opened += 1
         reception.part = self._shared.writer.open_part(self._association, self._opened)
         killpoints.reach("receiver.part-opened")
@@ -279,6 +276,26 @@ class Service:
             pieces.insert(1, reception.head)
             reception.head = b""
         return True
+
+    def _look_closely(self, reception: Reception, *, final: bool) -> bool:
+        head = reception.head + _first_bytes(self._pieces)
+        if not head:
+            if final:
+                reception.refuse(Status.CANNOT_UNDERSTAND, "the dataset is empty")
+            return False
+        command, encoding = reception.command, reception.context.encoding
+        if encoding is None:
+            return True
+        verdict = compare(head, encoding, command.sop_class, command.sop_instance)
+        if verdict is Verdict.MISMATCH:
+            reception.refuse(
+                Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "SOP Class or Instance UID in the dataset is another"
+            )
+        elif verdict is Verdict.TOO_SHORT and not final and len(head) < ENOUGH_BYTES:
+            reception.head = head
+        else:
+            return True
+        return False
 
     def _storage_failed(self, reception: Reception, error: Exception) -> None:
         full = isinstance(error, OSError) and error.errno in _NO_SPACE
@@ -364,15 +381,11 @@ def _write_all(fd: int, pieces: list[memoryview | bytes]) -> int:
     Raises:
         OSError: as the file system says.
     """
-    total = 0
-    for start in range(0, len(pieces), _MOST_PIECES):
-        some = pieces[start : start + _MOST_PIECES]
-        count = sum(map(len, some))
-        written = os.writev(fd, some)
-        if written < count:
-            # Full disks and interrupted calls end in the middle; what is left tells which it was.
-            rest = memoryview(b"".join(some))[written:]
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-        total += count
+    total = sum(map(len, pieces))
+    written = os.writev(fd, pieces[:_MOST_PIECES]) if pieces else 0
+    if written < total:
+        # Full disks and interrupted calls end in the middle; what is left tells which it was.
+        rest = memoryview(b"".join(pieces))[written:]
+        while rest:
+            rest = rest[os.write(fd, rest) :]
     return total
