@@ -10,7 +10,7 @@ import msgspec
 NANOSECONDS = 1_000_000_000
 
 
-class Moment(msgspec.Struct, frozen=True, array_like=True):
+class Moment(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """When something happened.
 
     Args:

@@ -20,7 +20,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults
 # Receiver → extractor.
 
 
-class StoredInstance(msgspec.Struct, frozen=True, array_like=True):
+class StoredInstance(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An instance on disk. What it is stands in its file meta group.
 
     Args:
@@ -52,7 +52,7 @@ class DescribeInstances(Message, frozen=True, kw_only=True):
 # Extractor → processor.
 
 
-class DescribedInstance(msgspec.Struct, frozen=True, kw_only=True):
+class DescribedInstance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What is known of an instance after its header was read.
 
     Args:

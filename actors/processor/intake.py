@@ -1,10 +1,10 @@
 """Collects descriptions and records them in batches; while the ledger is away it keeps them, up to a bound."""
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+import msgspec
 import peewee as pw
 
 from actors.processor.comparison import Comparer
@@ -119,7 +119,7 @@ class Intake:
     def _come_again(self, description: Description, answer: Answer | None) -> None:
         if not self._pending:
             self._collect_until = time.monotonic() + COLLECT_SECONDS
-        self._pending.append(dataclasses.replace(description, answer=answer))
+        self._pending.append(msgspec.structs.replace(description, answer=answer))
 
     def _record(self, batch: Sequence[Description]) -> Outcome:
         try:

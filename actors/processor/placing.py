@@ -6,6 +6,8 @@ It works on a batch at a time and changes nothing: the recorder commits what was
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from actors.processor.comparison import Comparer
 from actors.processor.groups import ClosedGroup, Key, OpenGroup, OpenGroups, boot_seconds
 from actors.processor.registry import Service
@@ -15,8 +17,7 @@ from protocol.messages import DescribedInstance
 from protocol.states import InstanceState, advance
 
 
-@dataclasses.dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """An instance on its way to its row.
 
     Args:
@@ -38,8 +39,7 @@ class Entry:
         self.state = state if self.before is None else advance(self.before, state)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A Grouped instance that another of the same SOP Instance UID meets; `entry` when both are of one batch."""
 
     identifier: str
@@ -123,9 +123,9 @@ class Placer:
         held = slot.held.get((slot.group.group_id, uid)) if slot.group and uid else None
         if held is not None:
             return self._meet(slot, entry, held)
-        stored_at = boot_seconds(entry.instance.stored, self._now)
         for closed in slot.before:
             held = slot.held.get((closed.group_id, uid)) if uid else None
+            stored_at = boot_seconds(entry.instance.stored, self._now)
             if held is None or stored_at - closed.closed_at > self._groups.repeat_seconds:
                 continue
             same = self._same(entry, held)

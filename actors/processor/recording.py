@@ -22,8 +22,7 @@ from protocol.spool import Spool
 from protocol.states import InstanceState
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Description:
+class Description(msgspec.Struct, frozen=True):
     """What an extractor told of one instance.
 
     Args:
@@ -172,8 +171,10 @@ class Recorder:
         tags = plugin.tags
         if tags is None:
             raise _NotAskedError(plugin)
-        if not description.lenient and any(tag not in instance.attributes for tag in tags):
-            raise _NotReadError
+        if not description.lenient:
+            for tag in tags:  # a generator would cost more than the look
+                if tag not in instance.attributes:
+                    raise _NotReadError
         key = plugin.group_key(instance, description.answer)
         if key is None:
             raise _NotAskedError(plugin)
@@ -271,7 +272,8 @@ def _bounded(key: str) -> str:
 
 def _without_nul(instance: DescribedInstance) -> DescribedInstance:
     """PostgreSQL has no NUL in text, and no element of DICOM that is kept here may have one."""
-    if "\0" not in f"{instance.patient_id}{instance.study_uid}{instance.series_uid}{instance.sop_instance_uid}":
+    texts = (instance.patient_id, instance.study_uid, instance.series_uid, instance.sop_instance_uid)
+    if "\0" not in "".join(texts):
         return instance
     return msgspec.structs.replace(
         instance,
