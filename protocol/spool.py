@@ -36,6 +36,7 @@ _FLOOR_BYTES = 16 * 1024 * 1024
 INSTANCE_SUFFIX = ".dcm"
 REQUEST_DIRECTORIES = ("dcm", "ehr")  # of a request: instances, and FHIR resources
 PART_SUFFIX = ".part"
+_PART_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 def floor_bytes(total_bytes: int) -> int:
@@ -252,9 +253,8 @@ class ShardWriter:
             self._new_shard(clock)
         identifier = f"{self._shard}/{stem(association, position)}"
         path = f"{self._instances}/{identifier}{PART_SUFFIX}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            fd = os.open(path, flags, FILE_MODE)
+            fd = os.open(path, _PART_FLAGS, FILE_MODE)
         except FileNotFoundError:
             # The shard was empty long enough to be reclaimed.
             self._new_shard(clock)

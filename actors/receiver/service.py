@@ -324,6 +324,12 @@ class Service:
         assert reception.stored
         self.stored += 1
         self.stored_bytes += reception.size
+        # The sender is answered first: it makes its next object ready while the rest is done here.
+        if reception.form is None:
+            self._respond(reception.command, reception.context, Status.SUCCESS, "")
+        elif not self._closed:
+            self._send(reception.form.success(reception.command))
+        killpoints.reach("receiver.answered")
         self._shared.row.add_stored(reception.size)
         self._shared.announce(StoredInstance(reception.part.identifier, reception.stored))
         if self._debug:
@@ -334,11 +340,6 @@ class Service:
                 bytes=reception.size,
                 sop_instance=reception.command.sop_instance.decode("ascii"),
             )
-        if reception.form is None:
-            self._respond(reception.command, reception.context, Status.SUCCESS, "")
-        elif not self._closed:
-            self._send(reception.form.success(reception.command))
-        killpoints.reach("receiver.answered")
 
     def _respond_unstored(self, reception: Reception) -> None:
         status = reception.status
