@@ -111,12 +111,11 @@ class Association:
             return
         self._walking = True
         try:
-            more = self._walker.feed(data)
+            is_amid = self._walker.feed(data)  # a PDU, or a message
             service = self._service
-            if service is not None and (more or service.awaits_dataset):
+            if service is not None and is_amid:
                 service.flush()
-                more = True
-            if more:
+            if is_amid or (service is not None and service.awaits_dataset):
                 self._connection.acknowledge()
         except ProtocolError as error:
             # AA-1 while there is no association, else AA-8.

@@ -44,6 +44,8 @@ class ExpectedUids:
     def stand_in(self, head: bytes, sop_instance: bytes) -> bool:
         """Whether a dataset's first bytes have both; where they have not, `compare` tells what that means.
 
+        Who forges them into another element's value gets past this, and into quarantine by the extractor.
+
         Args:
             head: the dataset's first bytes.
             sop_instance: SOP Instance UID of the command, without padding.

@@ -151,7 +151,7 @@ class PduWalker:
             if at == end:
                 return bool(self._message != _NO_MESSAGE or self._pdu_left or self._carry)
             if end - at >= _DATA_HEADERS_LENGTH and not self._pdu_left and not self._carry:
-                # Nearly all PDUs begin like this; `_header` takes them too, only slower.
+                # Nearly all PDUs are one PDV that is not empty; `_header` takes these too, only slower.
                 kind, length, pdv_length, context_id, control = _DATA_HEADERS.unpack_from(data, at)
                 if kind == _P_DATA_TF and 2 < pdv_length == length - 4 and length <= self._longest_data:
                     at += _DATA_HEADERS_LENGTH

@@ -77,7 +77,9 @@ class Service:
         self._sync = shared.settings.storage.sync_on_store
         self._max_command_bytes = shared.settings.dicom.scp.limits.max_command_bytes
         self._debug = shared.log.enabled(logging.DEBUG)
-        self._pieces: list[memoryview | bytes] = []  # of the message under way, in the receive buffer
+        # Of the message under way, command set or dataset: slices of the receive buffer, so nothing stays here
+        # beyond a receive, nor beyond the message.
+        self._pieces: list[memoryview | bytes] = []
         self._command = bytearray()  # of the command set, what earlier receives brought
         self._form: StoreForm | None = None  # of the last request
         self._context_id = 0
@@ -119,7 +121,8 @@ class Service:
         if self._in_command:
             if reception is not None:
                 raise ProtocolError(AbortReason.UNEXPECTED_PARAMETER, "a command where a dataset is expected")
-            if context_id not in self._accepted or (self._command and context_id != self._context_id):
+            begun = self._command or self._pieces  # a command set, in earlier receives or in this one
+            if context_id not in self._accepted or (begun and context_id != self._context_id):
                 raise ProtocolError(AbortReason.INVALID_PARAMETER, "a command on a context that was not accepted")
             self._context_id = context_id
             if context_id not in self._contexts:
@@ -141,7 +144,7 @@ class Service:
         data = self._whole_command()
         form = self._form
         if form is not None and form.context_id == self._context_id:
-            command = form.match(data)
+            command = form.match(data)  # what speaks against a class or a context was asked for the form's model
             if command is not None:
                 self._reception = reception = Reception(self, command, self._contexts[form.context_id], form)
                 self._judge_object(reception)
@@ -215,7 +218,7 @@ class Service:
             reception.refuse(Status.CANNOT_UNDERSTAND, "Affected SOP Class UID is missing")
         elif command.sop_class != context.sop_class:
             reception.refuse(Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "Affected SOP Class is not its context's")
-        elif command.sop_class in self._ignored and is_uid_value(command.sop_instance):
+        elif command.sop_class in self._ignored and is_uid_value(command.sop_instance):  # else it is told so below
             reception.refuse(Status.SUCCESS, "")
         else:
             self._judge_object(reception)
@@ -259,15 +262,9 @@ class Service:
 
     def _open(self, reception: Reception, *, final: bool) -> bool:
         """Look at the first bytes and open the file; False when it is refused, or more must be seen first."""
-        command, context, pieces = reception.command, reception.context, self._pieces
-        expected = context.expected_uids
-        if (
-            expected is None
-            or reception.head
-            or not pieces
-            or not expected.stand_in(bytes(pieces[0][:_FIRST_LOOK_BYTES]), command.sop_instance)
-        ) and not self._look_closely(reception, final=final):
+        if not self._is_as_expected(reception) and not self._look_closely(reception, final=final):
             return False
+        command, context, pieces = reception.command, reception.context, self._pieces
         self._opened += 1
         reception.part = self._shared.writer.open_part(self._association, self._opened)
         killpoints.reach("receiver.part-opened")
@@ -276,6 +273,12 @@ class Service:
             pieces.insert(1, reception.head)
             reception.head = b""
         return True
+
+    def _is_as_expected(self, reception: Reception) -> bool:
+        expected, pieces = reception.context.expected_uids, self._pieces
+        if expected is None or reception.head or not pieces:
+            return False
+        return expected.stand_in(bytes(pieces[0][:_FIRST_LOOK_BYTES]), reception.command.sop_instance)
 
     def _look_closely(self, reception: Reception, *, final: bool) -> bool:
         head = reception.head + _first_bytes(self._pieces)

@@ -177,6 +177,12 @@ class TestPdus:
         associated.dataset(raw.dataset(UID), context_id=5)
         associated.expect_abort()
 
+    def test_a_command_on_two_contexts(self, associated: Peer) -> None:
+        """Also when both fragments come in one receive."""
+        command = raw.echo_rq()
+        associated.send(pdu(P_DATA, pdv(1, 1, command[:20])) + pdu(P_DATA, pdv(3, 3, command[20:])))
+        associated.expect_abort()
+
     def test_a_dataset_without_a_command(self, associated: Peer) -> None:
         associated.dataset(raw.dataset(UID))
         associated.expect_abort()
@@ -308,6 +314,22 @@ class TestCommands:
         response = associated.response()
         assert response.status == 0xC000
         assert all_files(launcher.spool) == before
+
+    def test_a_dataset_of_some_bytes_whose_last_fragment_is_empty(
+        self, launcher: Launcher, one_receiver: RunningActor
+    ) -> None:
+        """The end comes in a receive of its own: another peer's echoes tell that the rest was taken before."""
+        assert one_receiver.pid
+        with Peer(launcher.port) as peer, Peer(launcher.port) as other:
+            peer.associate()
+            other.associate(raw.context(1, raw.VERIFICATION, raw.IMPLICIT))
+            peer.command(raw.store_rq(UID))
+            peer.send(pdu(P_DATA, pdv(1, 0, raw.dataset(UID)[:10])))
+            for _ in range(2):
+                other.command(raw.echo_rq())
+                assert other.response().status == 0
+            peer.send(pdu(P_DATA, pdv(1, 2, b"")))
+            assert peer.response().status == 0
 
     def test_many_requests_without_waiting_for_answers_are_answered_or_aborted(self, associated: Peer) -> None:
         for number in range(6):
