@@ -10,7 +10,7 @@ from collections import OrderedDict
 from protocol.dimse.walk import Runs
 from protocol.spool import association_of
 
-_REMEMBERED = 64
+_REMEMBERED = 16
 
 
 class Familiar:

@@ -219,9 +219,9 @@ def _file_meta(first: bytes, familiar: Familiar) -> tuple[dict[int, str], int]:
         BrokenDatasetError: there is none, or it does not fit into the first read.
     """
     before, after = familiar.before, familiar.after
-    if after and first.startswith(_META_BEGINS, 128) and first.startswith(before, _META_SECOND):
+    at = _META_SECOND + len(before) + 2
+    if after and len(first) >= at and first.startswith(_META_BEGINS, 128) and first.startswith(before, _META_SECOND):
         # All is as it was before, but for the SOP Instance UID.
-        at = _META_SECOND + len(before) + 2
         uid = at + first[at - 2] + (first[at - 1] << 8)
         end = uid + len(after)
         if first.startswith(after, uid) and first[end : end + 2] not in (b"\x02\x00", b""):
@@ -233,11 +233,12 @@ def _parse_file_meta(first: bytes, familiar: Familiar) -> tuple[dict[int, str], 
     if first[128:132] != b"DICM":
         raise BrokenDatasetError("the file does not begin with a preamble and a file meta group")
     meta: dict[int, str] = {}
-    instance = after = 0
+    instance, after, is_whole = 0, 0, False
     at, end = 132, len(first)
     while at + 8 <= end:
         group, element, vr, length = _META_ELEMENT(first, at)
         if group != 0x0002:
+            is_whole = True
             break
         at += 8
         if vr in _META_LONG_REPRESENTATIONS:
@@ -252,7 +253,8 @@ def _parse_file_meta(first: bytes, familiar: Familiar) -> tuple[dict[int, str], 
             if element == MEDIA_SOP_INSTANCE_UID & 0xFFFF:
                 instance, after = at - 8, at + length
         at += length
-    if instance and first.startswith(_META_BEGINS, 128) and first.startswith(_META_INSTANCE, instance):
+    # Nothing is learned from a file that is cut short.
+    if is_whole and instance and first.startswith(_META_BEGINS, 128) and first.startswith(_META_INSTANCE, instance):
         familiar.before, familiar.after, familiar.meta = first[_META_SECOND : instance + 6], first[after:at], meta
     return meta, at
 

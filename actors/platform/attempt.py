@@ -266,14 +266,15 @@ class Attempt:
 
     def output_files(self) -> tuple[str, ...]:
         """Names of the files that the command has made, below the output directory, in a lasting order."""
-        found = []
-        for directory, below, names in os.walk(self.output):
-            below.sort()
-            for name in sorted(names):
-                path = os.path.join(directory, name)
-                # A name that is no UTF-8 can stand in no table, nor in a message.
-                if stat.S_ISREG(os.lstat(path).st_mode) and _is_text(path):
-                    found.append(os.path.relpath(path, self.output))
+        found: list[str] = []
+        waiting = [os.fspath(self.output)]
+        while waiting:  # `os.walk` recurses, and a pipeline may nest directories as deep as it likes
+            with os.scandir(waiting.pop()) as entries:
+                listed = sorted(entries, key=lambda entry: entry.name)
+            waiting += [entry.path for entry in reversed(listed) if entry.is_dir(follow_symlinks=False)]
+            # A name that is no UTF-8 can stand in no table, nor in a message.
+            files = (entry.path for entry in listed if entry.is_file(follow_symlinks=False))
+            found += [os.path.relpath(path, self.output) for path in files if _is_text(path)]
         return tuple(found)
 
     def clean(self) -> None:

@@ -18,7 +18,9 @@ from typing import Self
 
 _ROOT = Path(__file__).parents[2]
 _RUN = "import sys; sys.path.append(sys.argv[1]); from actors.platform import fork_server; fork_server.main()"
-_ANSWER_SECONDS = 10.0  # it takes milliseconds: a server that does not answer was stopped
+_ANSWER_SECONDS = 60.0  # it takes milliseconds, a start on a stalled disk longer; who says nothing was stopped
+# Not this actor's: its marks would make actors of shims (`supervisor/orphans.py`), and it may hold secrets.
+_ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8"}
 
 
 class NoAnswerError(Exception):
@@ -96,6 +98,7 @@ class ForkServer:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    env=_ENVIRONMENT,
                     start_new_session=True,
                 )
             except OSError:
@@ -110,7 +113,7 @@ class ForkServer:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [lock]))]
             control.sendmsg([len(request).to_bytes(4, "little")], rights)
             control.sendall(request)
-        except (ConnectionError, TimeoutError):
+        except OSError:  # how much was sent is not known
             self._end()
             raise NoAnswerError from None
 
@@ -119,7 +122,7 @@ class ForkServer:
         size = descriptors.itemsize
         try:
             data, ancillary, _, _ = control.recvmsg(8, socket.CMSG_LEN(size), socket.MSG_CMSG_CLOEXEC)
-        except (ConnectionError, TimeoutError):
+        except OSError:
             data, ancillary = b"", []
         for level, kind, rights in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -67,17 +67,38 @@ def remove_tree(directory: Path) -> None:
     """
     with contextlib.suppress(FileNotFoundError):
         try:
-            _remove(os.fspath(directory), None)
+            _remove(os.fspath(directory))
         except PermissionError:
             _make_writable(directory)
-            _remove(os.fspath(directory), None)
+            _remove(os.fspath(directory))
 
 
-def _remove(name: str, above: int | None) -> None:
+def _remove(directory: str) -> None:
     """Delete a directory's files, those below it, and itself; at half the cost of `shutil.rmtree`.
 
     Each directory is opened from the one above and links are not followed, so whoever may write there meanwhile
-    leads nowhere else.
+    leads nowhere else. Nothing recurses: a pipeline may nest directories as deep as it likes.
+    """
+    levels: list[tuple[str, int, list[str]]] = []  # name, descriptor, and the directories that are left in it
+    try:
+        levels.append((directory, *_remove_files(directory, None)))
+        while levels:
+            name, fd, below = levels[-1]
+            with contextlib.suppress(FileNotFoundError):
+                if below:
+                    deeper = below.pop()
+                    levels.append((deeper, *_remove_files(deeper, fd)))
+                    continue
+                levels.pop()
+                os.close(fd)
+                os.rmdir(name, dir_fd=levels[-1][1] if levels else None)
+    finally:
+        for _, fd, _ in levels:
+            os.close(fd)
+
+
+def _remove_files(name: str, above: int | None) -> tuple[int, list[str]]:
+    """Delete a directory's files; returns its descriptor, and the directories in it.
 
     Args:
         name: of the directory.
@@ -88,14 +109,13 @@ def _remove(name: str, above: int | None) -> None:
         with os.scandir(fd) as entries:
             found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         for entry, is_directory in found:
-            with contextlib.suppress(FileNotFoundError):
-                if is_directory:
-                    _remove(entry, fd)
-                else:
+            if not is_directory:
+                with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry, dir_fd=fd)
-    finally:
+    except BaseException:
         os.close(fd)
-    os.rmdir(name, dir_fd=above)
+        raise
+    return fd, [entry for entry, is_directory in found if is_directory]
 
 
 def sync_tree(directory: Path) -> None:

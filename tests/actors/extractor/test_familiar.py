@@ -83,3 +83,13 @@ def test_only_so_many_associations_are_remembered() -> None:
     for number in range(64):
         familiars.of(f"shard/b{number}-000001")
     assert familiars.of("shard/a-000003") is not first
+
+
+def test_a_file_that_ends_anywhere_behind_another_of_its_association(tmp_path: Path, familiar: Familiar) -> None:
+    whole = tmp_path / "whole.dcm"
+    whole.write_bytes(part10(dataset(), IMPLICIT))
+    check(whole, familiar)
+    for length in range(len(whole.read_bytes())):
+        cut = tmp_path / "cut.dcm"
+        cut.write_bytes(whole.read_bytes()[:length])
+        check(cut, familiar)

@@ -153,3 +153,13 @@ def test_without_a_descriptor_to_spare_nothing_is_started(tmp_path: Path, alive:
         os.close(lock)
         assert server.pid == 0
     assert not attempt.was_lost()
+
+
+def test_it_is_no_actor_and_knows_none_of_this_processs_environment(
+    alive: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DICOM_ADAPTER_RUNTIME", "/run/somewhere")
+    with ForkServer(alive) as server:
+        server.start()
+        environment = Path(f"/proc/{server.pid}/environ").read_bytes()
+    assert b"DICOM_ADAPTER" not in environment
