@@ -91,7 +91,9 @@ def run(directory: Path, count: int, *, idle_seconds: float, rounds: int) -> Non
         def is_flat() -> bool:
             """A receiver that has stored something keeps one more descriptor, its shard's directory."""
             after = measure()
-            return all(after[pid][0] <= files + 1 and after[pid][1] == running for pid, (files, running) in before.items())
+            return all(
+                after[pid][0] <= files + 1 and after[pid][1] == running for pid, (files, running) in before.items()
+            )
 
         gateway.wait_for(is_flat, 30.0, f"{before}, the descriptors and threads of before")
         assert trial.victims.pids("receiver") == receivers, "a receiver was replaced"
