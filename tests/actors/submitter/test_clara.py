@@ -141,7 +141,11 @@ def test_a_step_whose_answer_was_lost_is_not_done_again(clara: ClaraServer, make
         assert job_of(clara, job_id)["metadata"]["00080060"] == "CT"
         check_payload(world, clara, job_id, group_id)
         if fault is not Fault.SLOW:
-            assert [clara.faults.calls[each] - before[each] for each in STEPS] == [1, 1, 3, 1], f"{fault} {step}"
+            created, added, uploaded, started = (clara.faults.calls[each] - before[each] for each in STEPS)
+            assert (created, added, started) == (1, 1, 1), f"{fault} {step}"
+            # Files are uploaded several at once: a connection that ends takes those with it that are under way.
+            most = 5 if (fault, step) == (Fault.CUT_AFTER, "Payloads/Upload") else 3
+            assert 3 <= uploaded <= most, f"{fault} {step}"
 
 
 KILLS = (
