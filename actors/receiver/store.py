@@ -118,6 +118,8 @@ class Store:
         killpoints.reach("receiver.directory-synced")
         if shard in self._named:
             self._sync_directory(shard)
+        elif shard != next(reversed(self._directories)):
+            os.close(self._directories.pop(shard))  # another is written to by now
         _answer(group, error)
 
 

@@ -237,7 +237,9 @@ class TestStore:
         stage.disk.end()
         assert sorted(stage.open_shards()) == sorted([stage.shard(first), stage.shard(second)])
         stage.disk.end()
+        assert stage.open_shards() == [stage.shard(second)]  # nothing is written to the first any more
         stage.disk.end()
+        assert stage.open_shards() == [stage.shard(second)]
         assert {first.fate, second.fate} == {"stored"}
 
     def test_what_cannot_be_renamed_fails_alone(self, stage: Stage) -> None:
