@@ -6,7 +6,6 @@ nearly every instance; pixels are never read.
 
 import functools
 import os
-import re
 import zlib
 from collections.abc import Iterable
 from struct import Struct
@@ -16,6 +15,7 @@ import msgspec
 from actors.extractor.familiar import Familiar
 from actors.extractor.text import as_text, without_nul
 from protocol.dimse.encoding import BIG, LITTLE, ByteOrder, Targets, told
+from protocol.dimse.uids import is_uid
 from protocol.dimse.walk import BoundReachedError, BrokenDatasetError, Element, Walker
 
 TRANSFER_SYNTAX_UID = 0x00020010
@@ -40,7 +40,6 @@ LONGEST_INFLATED = 32 * 1024 * 1024
 
 _FIRST_READ = 32 * 1024
 _INFLATE_STEP = 256 * 1024
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _IDENTIFYING = {
     SOP_INSTANCE_UID: "SOP Instance UID",
     STUDY_INSTANCE_UID: "Study Instance UID",
@@ -184,9 +183,7 @@ def _unusable(header: Header) -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=256)
-def _is_uid(value: str) -> bool:
-    return len(value) <= 64 and _UID.fullmatch(value) is not None
+_is_uid = functools.lru_cache(maxsize=256)(is_uid)
 
 
 # The file meta group (PS3.10 §7.1): always explicit little endian.
