@@ -43,9 +43,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: peers lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || $(MAKE) --no-print-directory again
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) || { \
+		code=$$?; [ $$code = 1 ] || exit $$code; $(MAKE) --no-print-directory again; }
 
-# What failed beside others fails the run when it fails alone too; that it failed once stands above.
+# Tests that failed beside others (code 1) fail the run when they fail alone too; that they failed once stands above.
+# Whatever else ends pytest is no test's failure, and has no second try.
 again:
 	@echo "make: the tests that failed are run once more, alone"
 	$(BIN)/pytest -n 0 --last-failed --last-failed-no-failures none $(PYTEST_ARGS)

@@ -15,11 +15,12 @@ from tests.peers import free_port
 PROGRAM = """
 import os, sys
 from pathlib import Path
+os.dup2(int(sys.argv[4]), 3)
 os.environ["LISTEN_PID"] = str(os.getpid())
 from protocol.config import load
 from supervisor.sockets import Listeners
 from protocol.errors import ConfigurationError
-sets = [f"DicomAdapter.dicom.scp.port={sys.argv[2]}", f"DicomAdapter.api.port={sys.argv[3]}", *sys.argv[4:]]
+sets = [f"DicomAdapter.dicom.scp.port={sys.argv[2]}", f"DicomAdapter.api.port={sys.argv[3]}", *sys.argv[5:]]
 try:
     listeners = Listeners(load(Path(sys.argv[1]), None, sets, {}).settings)
 except ConfigurationError as error:
@@ -51,22 +52,16 @@ def test_several_addresses_share_a_port() -> None:
 def with_inherited(tmp_path: Path, listener: socket.socket, dicom_port: int, *sets: str) -> str:
     """What a process prints that was started with the listener as descriptor 3, as systemd does."""
     (tmp_path / "appsettings.json").write_text("{}")
-    saved = os.dup(3) if os.path.exists("/proc/self/fd/3") else None
-    os.dup2(listener.fileno(), 3, inheritable=True)
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, tmp_path / "appsettings.json", str(dicom_port), str(free_port()), *sets],
-            pass_fds=(3,),
-            env={**os.environ, "LISTEN_FDS": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    finally:
-        os.close(3)
-        if saved is not None:
-            os.dup2(saved, 3)
-            os.close(saved)
+    # Never as descriptor 3 of this process: a worker of pytest-xdist reads its orders from there.
+    inherited, ports = listener.fileno(), (dicom_port, free_port())
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / "appsettings.json", *map(str, (*ports, inherited)), *sets],
+        pass_fds=(inherited,),
+        env={**os.environ, "LISTEN_FDS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.strip()
 
 
