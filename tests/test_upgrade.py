@@ -14,7 +14,7 @@ from tests.samples import make_study
 
 NewGateway = Callable[..., Gateway]
 OBJECTS = 5
-START_LIMIT_SECONDS = 4.0
+START_LIMIT_SECONDS = 8.0
 MIGRATED = "the ledger is being migrated"
 
 # Every process of the gateway that imports it is of the next version.
