@@ -54,7 +54,7 @@ def matrix_row(place: Place, kind: Kind, associations: int, *, nagle: bool, peer
     sides: list[Start] = [*gateways(), functools.partial(receivers.storescp, nodelay=not nagle)]
     sides += [receivers.disk] if not nagle else []
     sides += [receivers.orthanc, receivers.pynetdicom] if peers else []
-    slow = {REFERENCE: kind.with_nagle / each} if nagle else {}
+    slow = {REFERENCE: min(1.0, kind.with_nagle / each)} if nagle else {}
     with place.in_memory() as memory:
         return compare(place, Load(memory, kind, associations, each), sides, nodelay=not nagle, shares=slow)
 
