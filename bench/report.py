@@ -5,6 +5,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,9 +50,9 @@ def machine() -> str:
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     cores = len(os.sched_getaffinity(0))
-    python, kernel = platform.python_version(), platform.release().partition("-")[0]
+    kernel = platform.release().partition("-")[0]
     return (
-        f"{cores} cores of {model}, {memory:.0f} GiB of memory, Linux {kernel}, {_file_system()}, Python {python}, "
+        f"{cores} cores of {model}, {memory:.0f} GiB of memory, Linux {kernel}, {_file_system()}, {_python()}, "
         f"DCMTK {_dcmtk()}."
     )
 
@@ -73,6 +74,12 @@ def _file_system() -> str:
             journal = any(entry.name.startswith(Path(source).name) for entry in features.glob("*"))
             return f"{kind} {'with' if journal else 'without'} a journal" if kind == "ext4" else kind
     return "unknown file system"
+
+
+def _python() -> str:
+    """Its version, and whose it is: distributions build theirs with more care than most others do."""
+    own = os.path.realpath(sys.executable).startswith("/usr/bin/")
+    return f"{'the system' if own else 'no system'}'s Python {platform.python_version()}"
 
 
 def _dcmtk() -> str:

@@ -113,9 +113,9 @@ class Association:
         try:
             is_amid = self._walker.feed(data)  # a PDU, or a message
             service = self._service
-            if service is not None and is_amid:
-                service.flush()
-            if is_amid or (service is not None and service.awaits_dataset):
+            if service is not None:
+                is_amid = service.pause(is_amid=is_amid)
+            if is_amid:
                 self._connection.acknowledge()
         except ProtocolError as error:
             # AA-1 while there is no association, else AA-8.

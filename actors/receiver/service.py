@@ -1,12 +1,11 @@
 """Storage and Verification SCP of one association: from fragments to files and responses (PS3.4 annexes A and B).
 
-A dataset's fragments are written straight from the receive buffer. The file is opened with the first of them, when
-nothing speaks against the object any more; until it was answered, it has the name of something in transit.
+A dataset's fragments are written straight from the receive buffer. The file is opened when nothing in the request
+speaks against the object; until it was answered, it has the name of something in transit.
 """
 
 import errno
 import logging
-import os
 from collections.abc import Callable, Mapping
 
 from actors.receiver.command import (
@@ -21,7 +20,7 @@ from actors.receiver.forms import StoreForm
 from actors.receiver.negotiation import AcceptedContext
 from actors.receiver.reception import Ends, Reception, StorageContext
 from actors.receiver.shared import Shared
-from actors.receiver.store import start_write_back
+from actors.receiver.store import start_write_back, write_all
 from protocol import killpoints
 from protocol.dimse import VERIFICATION
 from protocol.dimse.command_set import UnreadableCommandError
@@ -33,7 +32,6 @@ _VERIFICATION = VERIFICATION.encode("ascii")
 _WRITE_BACK_BYTES = 8 * 1024 * 1024
 _MOST_OUTSTANDING = 8  # 1 was negotiated; some send on before they have read the answer
 _FIRST_LOOK_BYTES = 1024
-_MOST_PIECES = 512  # of one writev; the system takes 1024
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
@@ -99,11 +97,6 @@ class Service:
         """Whether nothing is on its way in, and nothing waits for its answer."""
         return self._reception is None and not self._command and not self.outstanding
 
-    @property
-    def awaits_dataset(self) -> bool:
-        """Whether a request came, and not all of its dataset."""
-        return self._reception is not None
-
     def close(self) -> None:
         """The association is over: what is in transit vanishes; what is complete is stored, but answered no more."""
         self._closed = True
@@ -155,13 +148,28 @@ class Service:
             raise ProtocolError(AbortReason.NOT_SPECIFIED, f"unreadable command set: {error}") from error
         self._request(data, command, self._contexts[self._context_id])
 
-    def flush(self) -> None:
-        """Keep or write what the current receive brought, before its buffer is used again."""
-        if self._pieces:
+    def pause(self, *, is_amid: bool) -> bool:
+        """A receive has been walked: keep or write what it brought, before its buffer is used again.
+
+        Args:
+            is_amid: whether a PDU or a message has begun that is not complete.
+
+        Returns:
+            Whether more must come before there is anything to answer.
+        """
+        reception = self._reception
+        if is_amid and self._pieces:
             if self._in_command:
                 self._keep_command()
-            elif self._reception is not None:
-                self._write(self._reception, final=False)
+            elif reception is not None:
+                self._write(reception, final=False)
+        elif reception is not None and reception.part is None and reception.status is None:
+            # The peer has yet to read its file, or to send it: there is time to open ours.
+            try:
+                self._open(reception)
+            except OSError as error:
+                self._storage_failed(reception, error)
+        return is_amid or reception is not None
 
     # Requests.
 
@@ -249,9 +257,9 @@ class Service:
         """Write the pieces to the file, unless the object is refused, or more must be seen first."""
         pieces = self._pieces
         try:
-            if reception.status is None and (reception.part is not None or self._open(reception, final=final)):
+            if reception.status is None and (reception.size or self._begin(reception, final=final)):
                 assert reception.part
-                reception.size += _write_all(reception.part.fd, pieces)
+                reception.size += write_all(reception.part.fd, pieces)
         except OSError as error:
             self._storage_failed(reception, error)
         pieces.clear()
@@ -260,19 +268,23 @@ class Service:
             start_write_back(reception.part.fd, reception.written_back, behind)
             reception.written_back = reception.size
 
-    def _open(self, reception: Reception, *, final: bool) -> bool:
-        """Look at the first bytes and open the file; False when it is refused, or more must be seen first."""
+    def _begin(self, reception: Reception, *, final: bool) -> bool:
+        """Look at the first bytes and put the file meta before them; False when it is refused, or more must come."""
         if not self._is_as_expected(reception) and not self._look_closely(reception, final=final):
             return False
-        command, context, pieces = reception.command, reception.context, self._pieces
-        self._opened += 1
-        reception.part = self._shared.writer.open_part(self._association, self._opened)
-        killpoints.reach("receiver.part-opened")
-        pieces.insert(0, context.file_meta.encode(command.sop_instance))
+        if reception.part is None:
+            self._open(reception)
+        pieces = self._pieces
+        pieces.insert(0, reception.context.file_meta.encode(reception.command.sop_instance))
         if reception.head:
             pieces.insert(1, reception.head)
             reception.head = b""
         return True
+
+    def _open(self, reception: Reception) -> None:
+        self._opened += 1
+        reception.part = self._shared.writer.open_part(self._association, self._opened)
+        killpoints.reach("receiver.part-opened")
 
     def _is_as_expected(self, reception: Reception) -> bool:
         expected, pieces = reception.context.expected_uids, self._pieces
@@ -347,6 +359,8 @@ class Service:
     def _respond_unstored(self, reception: Reception) -> None:
         status = reception.status
         assert status is not None
+        if reception.part is not None:
+            reception.part.discard()
         if status != Status.SUCCESS:
             self.failed += 1
             self._shared.repeats.add(
@@ -377,19 +391,3 @@ def _first_bytes(pieces: list[memoryview | bytes]) -> bytes:
             break
         head += piece[:ENOUGH_BYTES]
     return head
-
-
-def _write_all(fd: int, pieces: list[memoryview | bytes]) -> int:
-    """Write everything; returns how many bytes.
-
-    Raises:
-        OSError: as the file system says.
-    """
-    total = sum(map(len, pieces))
-    written = os.writev(fd, pieces[:_MOST_PIECES]) if pieces else 0
-    if written < total:
-        # Full disks and interrupted calls end in the middle; what is left tells which it was.
-        rest = memoryview(b"".join(pieces))[written:]
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-    return total

@@ -6,6 +6,7 @@ directory's sync: while one runs, all that are renamed wait for the next, which 
 
 import ctypes
 import os
+from collections.abc import Sequence
 from functools import partial
 
 from actors.receiver.syncer import Syncer
@@ -13,6 +14,7 @@ from protocol import clock, killpoints
 from protocol.spool import Part, ShardWriter
 
 _SYNC_FILE_RANGE_WRITE = 2
+_MOST_PIECES = 512  # of one writev; the system takes 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
@@ -144,3 +146,26 @@ def start_write_back(fd: int, offset: int, count: int) -> None:
         count: its length in bytes.
     """
     _libc.sync_file_range(fd, offset, count, _SYNC_FILE_RANGE_WRITE)
+
+
+def write_all(fd: int, pieces: Sequence[memoryview | bytes]) -> int:
+    """Write pieces one behind the other.
+
+    Args:
+        fd: of the file.
+        pieces: what is written.
+
+    Returns:
+        How many bytes that was.
+
+    Raises:
+        OSError: as the file system says.
+    """
+    total = sum(map(len, pieces))
+    written = os.writev(fd, pieces[:_MOST_PIECES]) if pieces else 0
+    if written < total:
+        # Full disks and interrupted calls end in the middle; what is left tells which it was.
+        rest = memoryview(b"".join(pieces))[written:]
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    return total
