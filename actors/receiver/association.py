@@ -26,6 +26,7 @@ from protocol.spool import new_association_id
 _ARTIM_SECONDS = 2.0  # for the peer to close, after the last PDU of an association
 _NAMES_SECONDS = 3.0  # for the name server, while a peer waits for its answer
 _MOST_IGNORED_BYTES = 4 * 1024 * 1024  # from a peer that has been told to go
+_SPLICED_BYTES = 32 * 1024  # smaller fragments cost less in the receive buffer
 _SHORT_PDU_BYTES = 4  # A-RELEASE-RQ, A-ABORT
 _TITLES_BYTES = 68
 _RELEASED = "released"
@@ -117,12 +118,34 @@ class Association:
                 is_amid = service.pause(is_amid=is_amid)
             if is_amid:
                 self._connection.acknowledge()
+                if service is not None and service.in_bulk:
+                    self._splice()
         except ProtocolError as error:
             # AA-1 while there is no association, else AA-8.
             self._abort(None if self._service is None else error.reason, str(error))
         finally:
             self._walking = False
         self._settle()
+
+    def spliced(self, count: int) -> None:
+        """A piece of a large object's dataset, in the pipe."""
+        service = self._service
+        if service is None or self.state is not _ESTABLISHED:  # it was told to go since that was planned
+            self._shared.pipe.drop(count)
+            return
+        self._walking = True
+        service.spliced(count)
+        if self._walker.skip(count):
+            self._connection.acknowledge()
+            if service.in_bulk:
+                self._splice()
+        self._walking = False
+        self._settle()
+
+    def _splice(self) -> None:
+        """Plan the next receive of a large object, its fragments apart from their headers."""
+        if self._walker.fragment_bytes >= _SPLICED_BYTES and self._shared.pipe.works:
+            self._connection.splice(self._shared.pipe, self._walker.fragment_left)
 
     def drained(self) -> None:
         """All answers are on their way; a PDU that had to wait for that has its whole time."""

@@ -1,6 +1,7 @@
 """A peer's socket in the receive loop: receives, answers that wait until they can be sent, one deadline.
 
-What is on its way from a near peer is kept so small that it is still in the processor's cache when it is received.
+What is on its way from a near peer is kept so small that it is still in the processor's cache when it is received,
+until large objects come, which go into their files through a pipe.
 An idle connection costs one timer. The timer is lazy: a deadline that moves away does not touch it; it looks again
 when it fires. Only one that comes nearer sets it anew.
 """
@@ -14,12 +15,16 @@ import time
 from typing import Protocol
 
 from actors.actor import Actor
+from actors.receiver.pipe import Pipe
+from protocol.dimse.pdu import HEADER_LENGTH
 
 _EPOLLIN, _EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
 _IPPROTO_TCP, _TCP_QUICKACK = socket.IPPROTO_TCP, socket.TCP_QUICKACK
 # As tcp(7) has it, the system doubles this. It makes a window of some 128 kB, which on a way of 100 us is 10 Gbit/s.
 _NEAR_BUFFER_BYTES = 64 * 1024
 _NEAR_SECONDS = 100e-6
+_SPLICING_BUFFER_BYTES = 256 * 1024  # of large objects more may be on its way: it is not copied
+_HEADERS_BYTES = 2 * HEADER_LENGTH  # of a P-DATA-TF, and of its first PDV
 _ROUND_TRIP = struct.Struct("=68xI")  # tcpi_rtt of struct tcp_info, in us
 _QUICK_ACKNOWLEDGEMENTS = 32.0
 _STALL_SECONDS = 0.025  # an acknowledgement is delayed by 40 ms or more
@@ -30,6 +35,9 @@ class Owner(Protocol):
 
     def received(self, data: memoryview) -> None:
         """Bytes came; the memory holds until this returns."""
+
+    def spliced(self, count: int) -> None:
+        """So many bytes came, as planned by `splice`, and are in the pipe, which the owner empties."""
 
     def drained(self) -> None:
         """What had to wait was sent."""
@@ -66,6 +74,9 @@ class Connection:
         self._out = bytearray()
         self._quick = _QUICK_ACKNOWLEDGEMENTS  # how many are left
         self._amid_since = 0.0  # that more must come; 0 when it need not, or is acknowledged at once
+        self._near = False  # and has the small buffer
+        self._pipe: Pipe | None = None  # where the next bytes go
+        self._splice_bytes = 0
         self.failure = ""
         self.closed = False
         connection.setblocking(False)
@@ -73,6 +84,7 @@ class Connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if _round_trip_seconds(connection) <= _NEAR_SECONDS:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NEAR_BUFFER_BYTES)
+                self._near = True
         self._deadline = time.monotonic() + seconds
         self._set_timer()
         self._fd = connection.fileno()
@@ -125,6 +137,19 @@ class Connection:
         except OSError:
             pass  # it is gone, as its next receive will tell
 
+    def splice(self, pipe: Pipe, count: int) -> None:
+        """Plan the next receive: not into the buffer, but into a pipe.
+
+        Args:
+            pipe: of this process.
+            count: bytes at most; 0: into the buffer, but no more than the headers before what is to be spliced.
+        """
+        self._pipe, self._splice_bytes = pipe, count
+        if self._near:
+            self._near = False
+            with contextlib.suppress(OSError):  # it is gone, as its next receive will tell
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SPLICING_BUFFER_BYTES)
+
     def send(self, data: bytes, seconds: float) -> bool:
         """Send, or keep until it can be sent.
 
@@ -162,6 +187,7 @@ class Connection:
     def close(self) -> None:
         """Let go of the socket."""
         self.closed = True
+        self._pipe = None
         self._timer.cancel()
         self._loop.unwatch(self._fd)
         self._socket.close()
@@ -176,6 +202,9 @@ class Connection:
             self._receive()
 
     def _receive(self) -> None:
+        if self._pipe is not None:
+            self._receive_as_planned()
+            return
         try:
             count = self._socket.recv_into(self._buffer)
         except BlockingIOError:
@@ -184,13 +213,44 @@ class Connection:
             self._owner.lost(_lost(error))
             return
         if self._amid_since:
-            if time.monotonic() - self._amid_since > _STALL_SECONDS:
-                self._quick = math.inf
-            self._amid_since = 0.0
+            self._end_pause()
         if count:
             self._owner.received(self._buffer[:count])
         else:
             self._owner.lost("closed by the peer")
+
+    def _receive_as_planned(self) -> None:
+        """Splice, and receive the headers between, while that is planned, but no more than one receive may bring."""
+        left = len(self._buffer)
+        while left > 0 and (pipe := self._pipe) is not None:
+            splices = self._splice_bytes
+            try:
+                if splices:
+                    count = pipe.take(self._fd, min(splices, left))
+                else:
+                    count = self._socket.recv_into(self._buffer, _HEADERS_BYTES)
+            except BlockingIOError:
+                if not pipe.works:
+                    self._pipe = None
+                return
+            except OSError as error:
+                self._owner.lost(_lost(error))
+                return
+            self._pipe = None
+            if self._amid_since:
+                self._end_pause()
+            if not count:
+                self._owner.lost("closed by the peer")
+            elif splices:
+                self._owner.spliced(count)
+            else:
+                self._owner.received(self._buffer[:count])
+            left -= count
+
+    def _end_pause(self) -> None:
+        if time.monotonic() - self._amid_since > _STALL_SECONDS:
+            self._quick = math.inf
+        self._amid_since = 0.0
 
     def _send_more(self) -> None:
         try:

@@ -94,3 +94,17 @@ def compare(head: bytes, encoding: Encoding, sop_class: bytes, sop_instance: byt
                 return Verdict.MATCH
         at += length
     return Verdict.TOO_SHORT
+
+
+def first_bytes(pieces: list[memoryview | bytes]) -> bytes:
+    """At least as many of a dataset's first bytes as are worth a look, if there are so many.
+
+    Args:
+        pieces: what has come of it.
+    """
+    head = bytes(pieces[0][:ENOUGH_BYTES]) if pieces else b""
+    for piece in pieces[1:]:
+        if len(head) >= ENOUGH_BYTES:
+            break
+        head += piece[:ENOUGH_BYTES]
+    return head

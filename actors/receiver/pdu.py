@@ -86,6 +86,7 @@ class PduWalker:
         "_pdu_left",
         "_sink",
         "_upper",
+        "fragment_bytes",
         "pdus",
     )
 
@@ -102,6 +103,7 @@ class PduWalker:
         self._body: bytearray | None = None  # of a PDU other than P-DATA-TF
         self._interested = True
         self.pdus = 0  # how many have begun
+        self.fragment_bytes = 0  # of the latest fragment, which may be under way
 
     def welcome_data(self, sink: DataSink, longest: int) -> None:
         """From now on, P-DATA-TF PDUs of at most so many bytes go to a sink."""
@@ -116,6 +118,29 @@ class PduWalker:
     def between_pdus(self) -> bool:
         """Whether no PDU has begun that is not complete."""
         return not (self._pdu_left or self._fragment_left or self._carry or self._body is not None)
+
+    @property
+    def fragment_left(self) -> int:
+        """How many bytes of the latest fragment must come."""
+        return self._fragment_left
+
+    def skip(self, count: int) -> bool:
+        """So many bytes of the latest fragment have come by another way, and the sink knows.
+
+        Args:
+            count: at most `fragment_left`.
+
+        Returns:
+            As `feed`.
+        """
+        self._fragment_left -= count
+        if self._fragment_left:
+            return True
+        if self._is_last:
+            assert self._sink
+            self._message = _NO_MESSAGE
+            self._sink.message_ends()
+        return bool(self._message != _NO_MESSAGE or self._pdu_left)
 
     def feed(self, data: memoryview) -> bool:
         """Walk what was received.
@@ -208,7 +233,7 @@ class PduWalker:
 
     def _pdv(self, length: int, context_id: int, control: int) -> None:
         assert self._sink
-        self._fragment_left = length - 2
+        self._fragment_left = self.fragment_bytes = length - 2
         self._is_last = bool(control & IS_LAST)
         message = context_id << 1 | control & IS_COMMAND
         if message != self._message:

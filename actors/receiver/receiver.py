@@ -15,6 +15,7 @@ from actors.actor import Actor
 from actors.receiver.admission import Admission
 from actors.receiver.association import Association
 from actors.receiver.names import HostNames
+from actors.receiver.pipe import Pipe
 from actors.receiver.shared import RECEIVE_BYTES, Shared
 from actors.receiver.store import Store
 from actors.receiver.syncer import open_syncer
@@ -74,6 +75,7 @@ class Receiver(Actor):
             log=self.log,
             repeats=self._repeats,
             buffer=memoryview(bytearray(RECEIVE_BYTES)),
+            pipe=Pipe(),
         )
         self._shared.moved = dataclasses.replace(
             self._shared,
@@ -152,6 +154,7 @@ class Receiver(Actor):
             connection.end()
         self._shared.store.close(_STORE_CLOSE_SECONDS)
         self._announce_all()
+        self._shared.pipe.close()
         self._writer.close()
         self._moved_writer.close()
         self._repeats.flush(everything=True)

@@ -8,8 +8,10 @@ from actors.receiver.file_meta import FileMeta
 from actors.receiver.first_elements import ExpectedUids
 from actors.receiver.forms import StoreForm
 from actors.receiver.negotiation import AcceptedContext
-from actors.receiver.store import Complete
+from actors.receiver.store import Complete, start_write_back
 from protocol.dimse.elements import Encoding, encoding_of
+
+_WRITE_BACK_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,13 @@ class Reception(Complete):
         self.status = status
         self.comment = comment
         self.head = b""
+
+    def write_back(self) -> None:
+        """Let the disk begin with what has come, now and then, so that the sync at the end is short."""
+        behind = self.size - self.written_back
+        if behind >= _WRITE_BACK_BYTES and self.part is not None:
+            start_write_back(self.part.fd, self.written_back, behind)
+            self.written_back = self.size
 
     def answer(self) -> None:
         """Its fate is known."""

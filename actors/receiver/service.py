@@ -15,12 +15,12 @@ from actors.receiver.command import (
     encode_response,
     parse_command,
 )
-from actors.receiver.first_elements import ENOUGH_BYTES, Verdict, compare
+from actors.receiver.first_elements import ENOUGH_BYTES, Verdict, compare, first_bytes
 from actors.receiver.forms import StoreForm
 from actors.receiver.negotiation import AcceptedContext
 from actors.receiver.reception import Ends, Reception, StorageContext
 from actors.receiver.shared import Shared
-from actors.receiver.store import start_write_back, write_all
+from actors.receiver.store import write_all
 from protocol import killpoints
 from protocol.dimse import VERIFICATION
 from protocol.dimse.command_set import UnreadableCommandError
@@ -29,7 +29,7 @@ from protocol.dimse.uids import is_uid_value
 from protocol.messages import StoredInstance
 
 _VERIFICATION = VERIFICATION.encode("ascii")
-_WRITE_BACK_BYTES = 8 * 1024 * 1024
+_BULK_BYTES = 4 * 1024 * 1024
 _MOST_OUTSTANDING = 8  # 1 was negotiated; some send on before they have read the answer
 _FIRST_LOOK_BYTES = 1024
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -97,6 +97,12 @@ class Service:
         """Whether nothing is on its way in, and nothing waits for its answer."""
         return self._reception is None and not self._command and not self.outstanding
 
+    @property
+    def in_bulk(self) -> bool:
+        """Whether an object is on its way into its file that is large already."""
+        reception = self._reception
+        return reception is not None and reception.size >= _BULK_BYTES and reception.status is None
+
     def close(self) -> None:
         """The association is over: what is in transit vanishes; what is complete is stored, but answered no more."""
         self._closed = True
@@ -128,6 +134,19 @@ class Service:
     def fragment(self, data: memoryview) -> None:
         """Some bytes of it."""
         self._pieces.append(data)
+
+    def spliced(self, count: int) -> None:
+        """Some bytes of an object in bulk, in the pipe."""
+        reception = self._reception
+        assert reception
+        assert reception.part
+        try:
+            self._shared.pipe.put(reception.part.fd, count)
+            reception.size += count
+        except OSError as error:
+            self._storage_failed(reception, error)
+        if self._sync:
+            reception.write_back()
 
     def message_ends(self) -> None:
         """The command set, or the dataset, is complete."""
@@ -263,10 +282,8 @@ class Service:
         except OSError as error:
             self._storage_failed(reception, error)
         pieces.clear()
-        behind = reception.size - reception.written_back
-        if behind >= _WRITE_BACK_BYTES and self._sync and reception.part is not None:
-            start_write_back(reception.part.fd, reception.written_back, behind)
-            reception.written_back = reception.size
+        if self._sync:
+            reception.write_back()
 
     def _begin(self, reception: Reception, *, final: bool) -> bool:
         """Look at the first bytes and put the file meta before them; False when it is refused, or more must come."""
@@ -293,7 +310,7 @@ class Service:
         return expected.stand_in(bytes(pieces[0][:_FIRST_LOOK_BYTES]), reception.command.sop_instance)
 
     def _look_closely(self, reception: Reception, *, final: bool) -> bool:
-        head = reception.head + _first_bytes(self._pieces)
+        head = reception.head + first_bytes(self._pieces)
         if not head:
             if final:
                 reception.refuse(Status.CANNOT_UNDERSTAND, "the dataset is empty")
@@ -381,13 +398,3 @@ class Service:
         if not self._closed:
             response = encode_response(command, status, comment)
             self._send(encode_command(context.context_id, response, self._peer_max_pdu_bytes))
-
-
-def _first_bytes(pieces: list[memoryview | bytes]) -> bytes:
-    """At least as many of the first bytes as are worth a look, if there are so many."""
-    head = bytes(pieces[0][:ENOUGH_BYTES]) if pieces else b""
-    for piece in pieces[1:]:
-        if len(head) >= ENOUGH_BYTES:
-            break
-        head += piece[:ENOUGH_BYTES]
-    return head

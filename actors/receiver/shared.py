@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from actors.actor import Actor
 from actors.receiver.admission import Admission
 from actors.receiver.names import HostNames
+from actors.receiver.pipe import Pipe
 from actors.receiver.store import Store
 from protocol.board import Board, ReceiverRow
 from protocol.config.settings import Settings
@@ -33,6 +34,7 @@ class Shared:
         log: of this process.
         repeats: sums up what one peer does again and again.
         buffer: every receive goes there; what is not consumed before the next one is lost.
+        pipe: large objects go through it instead.
         cutting: whether associations are aborted between objects, since this process ends soon.
         moved: the same for what C-MOVEs of ours bring, which is stored apart and announced to nobody.
     """
@@ -49,5 +51,6 @@ class Shared:
     log: EventLogger
     repeats: Repeats
     buffer: memoryview
+    pipe: Pipe
     cutting: bool = False
     moved: "Shared | None" = None

@@ -85,6 +85,27 @@ def test_byte_by_byte() -> None:
     assert walk(STREAM, list(range(1, len(STREAM)))) == TOLD
 
 
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=12), st.integers(0, 1))
+def test_fragments_that_come_by_another_way_make_no_difference(sizes: list[int], skipped: int) -> None:
+    recorder = Recorder()
+    walker = walker_to(recorder)
+    at, is_amid, turns = 0, False, itertools.count(skipped)
+    for size in itertools.cycle(sizes):
+        if left := walker.fragment_left if next(turns) % 2 else 0:
+            count = min(left, size)
+            recorder.fragment(memoryview(STREAM)[at : at + count])
+            is_amid = walker.skip(count)
+        else:
+            count = size
+            is_amid = walker.feed(memoryview(STREAM)[at : at + count])
+        at += count
+        if at >= len(STREAM):
+            break
+    assert not is_amid
+    assert walker.between_pdus
+    assert recorder.told == TOLD
+
+
 def test_a_pdu_that_has_begun_is_not_between_pdus() -> None:
     walker = walker_to(Recorder())
     walker.feed(memoryview(STREAM)[:3])
