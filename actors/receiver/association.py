@@ -139,7 +139,7 @@ class Association:
         self._settle()
 
     def _await_more(self, service: Service | None) -> None:
-        """More must come before there is anything to answer: of a large object, fragments apart from their headers."""
+        """More must come before there is anything to answer; of a large object, plan to splice it."""
         self._connection.acknowledge()
         pipe, walker = self._shared.pipe, self._walker
         if service is not None and service.in_bulk and pipe.works and walker.fragment_bytes >= _SPLICED_BYTES:

@@ -23,7 +23,7 @@ _IPPROTO_TCP, _TCP_QUICKACK = socket.IPPROTO_TCP, socket.TCP_QUICKACK
 # As tcp(7) has it, the system doubles this. It makes a window of some 128 kB, which on a way of 100 us is 10 Gbit/s.
 _NEAR_BUFFER_BYTES = 64 * 1024
 _NEAR_SECONDS = 100e-6
-_SPLICING_BUFFER_BYTES = 256 * 1024  # of large objects more may be on its way: it is not copied
+_SPLICING_BUFFER_BYTES = 256 * 1024  # of large objects more may be on its way: it is not copied out of the socket
 _HEADERS_BYTES = 2 * HEADER_LENGTH  # of a P-DATA-TF, and of its first PDV
 _ROUND_TRIP = struct.Struct("=68xI")  # tcpi_rtt of struct tcp_info, in us
 _QUICK_ACKNOWLEDGEMENTS = 32.0
@@ -55,7 +55,7 @@ class Connection:
     Args:
         loop: watches it and keeps its timer.
         connection: the socket; it becomes non-blocking.
-        buffer: receives go there.
+        buffer: receives go there, but those that are spliced.
         owner: what is told.
         seconds: the first deadline.
 
@@ -75,8 +75,8 @@ class Connection:
         self._quick = _QUICK_ACKNOWLEDGEMENTS  # how many are left
         self._amid_since = 0.0  # that more must come; 0 when it need not, or is acknowledged at once
         self._near = False  # and has the small buffer
-        self._pipe: Pipe | None = None  # where the next bytes go
-        self._splice_bytes = 0
+        self._pipe: Pipe | None = None  # the next receive is planned
+        self._fragment_left = 0
         self.failure = ""
         self.closed = False
         connection.setblocking(False)
@@ -137,14 +137,14 @@ class Connection:
         except OSError:
             pass  # it is gone, as its next receive will tell
 
-    def splice(self, pipe: Pipe, count: int) -> None:
-        """Plan the next receive: not into the buffer, but into a pipe.
+    def splice(self, pipe: Pipe, fragment_left: int) -> None:
+        """Plan the next receive: what is left of a fragment goes into a pipe.
 
         Args:
             pipe: of this process.
-            count: bytes at most; 0: into the buffer, but no more than the headers before what is to be spliced.
+            fragment_left: bytes; 0 between two fragments: the headers of the next are received, and no more.
         """
-        self._pipe, self._splice_bytes = pipe, count
+        self._pipe, self._fragment_left = pipe, fragment_left
         if self._near:
             self._near = False
             with contextlib.suppress(OSError):  # it is gone, as its next receive will tell
@@ -223,14 +223,15 @@ class Connection:
         """Splice, and receive the headers between, while that is planned, but no more than one receive may bring."""
         left = len(self._buffer)
         while left > 0 and (pipe := self._pipe) is not None:
-            splices = self._splice_bytes
+            fragment_left = self._fragment_left
             try:
-                if splices:
-                    count = pipe.take(self._fd, min(splices, left))
+                if fragment_left:
+                    count = pipe.take(self._fd, min(fragment_left, left))
                 else:
                     count = self._socket.recv_into(self._buffer, _HEADERS_BYTES)
             except BlockingIOError:
-                if not pipe.works:
+                if left == len(self._buffer):
+                    # There is something, and it is not for the pipe: splice(2) does not get past urgent data.
                     self._pipe = None
                 return
             except OSError as error:
@@ -241,7 +242,7 @@ class Connection:
                 self._end_pause()
             if not count:
                 self._owner.lost("closed by the peer")
-            elif splices:
+            elif fragment_left:
                 self._owner.spliced(count)
             else:
                 self._owner.received(self._buffer[:count])

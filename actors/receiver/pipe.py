@@ -1,17 +1,17 @@
 """A pipe between a peer's socket and a file: what goes through it is never copied into this process.
 
-It pays for large objects alone. A fragment costs some calls more than in the receive buffer, and two or three copies of
-half a megabyte, which the processor's cache holds, less than those.
+It pays for large objects alone: each fragment takes some calls more than in the receive buffer, and for an object of
+half a megabyte these cost more than the copies that are saved.
 """
 
-import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Callable
 
 from actors.receiver.store import write_all
 
-PIPE_BYTES = 1024 * 1024
+_PIPE_BYTES = 1024 * 1024
 _FLAGS = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _NOT_HERE = frozenset((errno.EINVAL, errno.ENOSYS, errno.EPERM))
 
@@ -19,15 +19,22 @@ _NOT_HERE = frozenset((errno.EINVAL, errno.ENOSYS, errno.EPERM))
 class Pipe:
     """The pipe of this process. It is empty but between a `take` and the `put` or `drop` that follows it at once.
 
+    Args:
+        tell: called with the reason when the pipe is of no use here.
+
     Attributes:
-        works: False from when the system has refused splice(2) for a socket or for a file of the spool.
+        works: False where the system gives small pipes only, or from when it has refused splice(2) for a socket or for
+            a file of the spool.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._exit, self._entry = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.works = True
-        with contextlib.suppress(OSError):  # who has many pipes gets no large ones
-            fcntl.fcntl(self._entry, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        try:
+            fcntl.fcntl(self._entry, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError as error:  # the user has many pipes; a small one takes a few kB at a time
+            self._give_up(error)
 
     def take(self, fd: int, most: int) -> int:
         """Take what has come on a socket.
@@ -40,19 +47,19 @@ class Pipe:
             How many bytes are in the pipe; 0 when the peer has closed the connection.
 
         Raises:
-            BlockingIOError: nothing has come, or the pipe does not work with sockets.
+            BlockingIOError: nothing has come, or urgent data is next, or the pipe does not work with sockets.
             OSError: as the connection says.
         """
         try:
             return os.splice(fd, self._entry, most, flags=_FLAGS)
         except OSError as error:
             if error.errno in _NOT_HERE:
-                self.works = False
+                self._give_up(error)
                 raise BlockingIOError from error
             raise
 
     def put(self, fd: int, count: int) -> None:
-        """Write what is in the pipe to the end of a file; whatever happens, the pipe is empty then.
+        """Write what is in the pipe to a file, where it stands; whatever happens, the pipe is empty then.
 
         Args:
             fd: of the file.
@@ -63,13 +70,16 @@ class Pipe:
         """
         try:
             while count:
-                count -= os.splice(self._exit, fd, count, flags=os.SPLICE_F_MOVE)
+                written = os.splice(self._exit, fd, count, flags=os.SPLICE_F_MOVE)
+                if not written:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+                count -= written
         except OSError as error:
+            rest = self._drain(count)
             if error.errno not in _NOT_HERE:
-                self.drop(count)
                 raise
-            self.works = False
-            write_all(fd, [os.read(self._exit, count)])
+            write_all(fd, [rest])
+            self._give_up(error)
 
     def drop(self, count: int) -> None:
         """Throw away what is in the pipe.
@@ -77,10 +87,19 @@ class Pipe:
         Args:
             count: how many bytes there are.
         """
-        while count:
-            count -= len(os.read(self._exit, count))
+        self._drain(count)
 
     def close(self) -> None:
         """Let go of both ends."""
         os.close(self._entry)
         os.close(self._exit)
+
+    def _drain(self, count: int) -> bytes:
+        content = b""
+        while len(content) < count:
+            content += os.read(self._exit, count - len(content))
+        return content
+
+    def _give_up(self, error: OSError) -> None:
+        self.works = False
+        self._tell(error.strerror or type(error).__name__)

@@ -75,7 +75,7 @@ class Receiver(Actor):
             log=self.log,
             repeats=self._repeats,
             buffer=memoryview(bytearray(RECEIVE_BYTES)),
-            pipe=Pipe(),
+            pipe=Pipe(lambda reason: self.log.info("splice_not_used", reason=reason)),
         )
         self._shared.moved = dataclasses.replace(
             self._shared,

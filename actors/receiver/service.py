@@ -1,7 +1,7 @@
 """Storage and Verification SCP of one association: from fragments to files and responses (PS3.4 annexes A and B).
 
-A dataset's fragments are written straight from the receive buffer. The file is opened when nothing in the request
-speaks against the object; until it was answered, it has the name of something in transit.
+A dataset's fragments are written straight from the receive buffer, or through the pipe. The file is opened when nothing
+in the request speaks against the object; until it was answered, it has the name of something in transit.
 """
 
 import errno

@@ -33,8 +33,8 @@ class Shared:
         announce: tells the extractors of an instance, some time this turn.
         log: of this process.
         repeats: sums up what one peer does again and again.
-        buffer: every receive goes there; what is not consumed before the next one is lost.
-        pipe: large objects go through it instead.
+        buffer: receives go there; what is not consumed before the next one is lost.
+        pipe: the fragments of large objects go through it instead.
         cutting: whether associations are aborted between objects, since this process ends soon.
         moved: the same for what C-MOVEs of ours bring, which is stored apart and announced to nobody.
     """
