@@ -117,9 +117,7 @@ class Association:
             if service is not None:
                 is_amid = service.pause(is_amid=is_amid)
             if is_amid:
-                self._connection.acknowledge()
-                if service is not None and service.in_bulk:
-                    self._splice()
+                self._await_more(service)
         except ProtocolError as error:
             # AA-1 while there is no association, else AA-8.
             self._abort(None if self._service is None else error.reason, str(error))
@@ -136,16 +134,16 @@ class Association:
         self._walking = True
         service.spliced(count)
         if self._walker.skip(count):
-            self._connection.acknowledge()
-            if service.in_bulk:
-                self._splice()
+            self._await_more(service)
         self._walking = False
         self._settle()
 
-    def _splice(self) -> None:
-        """Plan the next receive of a large object."""
-        if self._walker.fragment_bytes >= _SPLICED_BYTES and self._shared.pipe.works:
-            self._connection.splice(self._shared.pipe, self._walker.fragment_left)
+    def _await_more(self, service: Service | None) -> None:
+        """More must come before there is anything to answer; of a large object, plan to splice it."""
+        self._connection.acknowledge()
+        pipe, walker = self._shared.pipe, self._walker
+        if service is not None and service.in_bulk and pipe.works and walker.fragment_bytes >= _SPLICED_BYTES:
+            self._connection.splice(pipe, walker.fragment_left)
 
     def drained(self) -> None:
         """All answers are on their way; a PDU that had to wait for that has its whole time."""

@@ -84,7 +84,6 @@ class Service:
         self._in_command = False
         self._reception: Reception | None = None
         self._opened = 0
-        self.in_bulk = False  # an object is on its way into its file that is large already
         self._closed = False
         self.outstanding = 0
         self.stored = 0
@@ -98,9 +97,15 @@ class Service:
         """Whether nothing is on its way in, and nothing waits for its answer."""
         return self._reception is None and not self._command and not self.outstanding
 
+    @property
+    def in_bulk(self) -> bool:
+        """Whether an object is on its way into its file that is large already."""
+        reception = self._reception
+        return reception is not None and reception.size >= _BULK_BYTES and reception.status is None
+
     def close(self) -> None:
         """The association is over: what is in transit vanishes; what is complete is stored, but answered no more."""
-        self._closed, self.in_bulk = True, False
+        self._closed = True
         self._pieces.clear()
         reception, self._reception = self._reception, None
         if reception is not None and reception.part is not None:
@@ -274,7 +279,6 @@ class Service:
             if reception.status is None and (reception.size or self._begin(reception, final=final)):
                 assert reception.part
                 reception.size += write_all(reception.part.fd, pieces)
-                self.in_bulk = reception.size >= _BULK_BYTES and not final
         except OSError as error:
             self._storage_failed(reception, error)
         pieces.clear()
@@ -326,7 +330,6 @@ class Service:
         return False
 
     def _storage_failed(self, reception: Reception, error: Exception) -> None:
-        self.in_bulk = False
         full = isinstance(error, OSError) and error.errno in _NO_SPACE
         reception.refuse(Status.OUT_OF_RESOURCES, "no space, send it again later" if full else "storage error")
         if reception.part is not None:

@@ -115,8 +115,8 @@ def test_urgent_data_is_received_past(launcher: Launcher, receiver: RunningActor
     associated.socket.send(b"!", socket.MSG_OOB)
     associated.send(stream[6 * _MB : 6 * _MB + 1000])
     before = _processor_seconds(receiver.pid)
-    time.sleep(0.7)  # a receiver that spins is busy all that time
-    assert _processor_seconds(receiver.pid) - before < 0.4
+    time.sleep(0.5)  # what is measured: a receiver that spins is busy all that time; the PDU has 1.5 s
+    assert _processor_seconds(receiver.pid) - before < 0.25
     known = set(stored_files(launcher.spool))
     associated.send(stream[6 * _MB + 1000 :])
     assert associated.response().status == 0
