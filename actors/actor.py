@@ -114,6 +114,10 @@ class Actor:
         """Wait for other events of a watched descriptor."""
         self._epoll.modify(fd, events)
 
+    def redirect(self, fd: int, callback: Callable[[int], None]) -> None:
+        """Call another back for a watched descriptor."""
+        self._watched[fd] = callback
+
     def unwatch(self, fd: int) -> None:
         """Forget a descriptor; call it before closing."""
         if self._watched.pop(fd, None) is not None:

@@ -79,6 +79,8 @@ POINTS: Mapping[str, str] = MappingProxyType(
 """Every point, with what has been done when it is reached."""
 
 _directory = os.environ.get(KILL_DIRECTORY, "")
+ARMED = bool(_directory)
+"""Whether a test may have armed a point in this process."""
 
 
 def reach(name: str) -> None:

@@ -12,6 +12,7 @@ from actors.receiver.admission import Admitted, NamesNeeded, Refused
 from actors.receiver.connection import Connection
 from actors.receiver.dimse_log import LoggingService
 from actors.receiver.file_meta import presentation_address
+from actors.receiver.lane import NOT_USED, Lane
 from actors.receiver.negotiation import Proposal, decode_request, encode_acceptance, negotiate
 from actors.receiver.pdu import PduWalker, Rejection, encode_rejection
 from actors.receiver.reception import Ends
@@ -77,6 +78,7 @@ class Association:
         self._ignored_bytes = 0
         self._slot: int | None = None
         self._service: Service | None = None
+        self._lane: Lane | None = None
         self._identifier = ""
         self._titles = ("", "")
         self._proposal: Proposal | None = None
@@ -92,7 +94,9 @@ class Association:
         """End it if that breaks nothing in two; after each answer it looks again by itself."""
         if self.state is State.AWAITING_REQUEST and self._walker.between_pdus:
             self._close(_CUT)
-        elif self.state is State.ESTABLISHED and self._between_objects():
+            return
+        self._leave_lane()
+        if self.state is State.ESTABLISHED and self._between_objects():
             self._abort(None, _CUT)
 
     def end(self) -> None:
@@ -184,6 +188,7 @@ class Association:
                 self._abort(None, _CUT)
             elif walker.between_pdus:
                 self._connection.expect_more(self._limits.idle_seconds)
+                self._enter_lane()
             elif self._timed_pdu != walker.pdus:
                 # Absolute from here on: what trickles in does not move it.
                 self._connection.expect_more(self._limits.pdu_seconds)
@@ -191,6 +196,20 @@ class Association:
         elif state is State.RELEASING and self._service is not None and not self._service.outstanding:
             self._send(RELEASE_RP)
             self._conclude(_RELEASED)
+
+    def _enter_lane(self) -> None:
+        lane, service = self._lane, self._service
+        if lane is None or lane.taken or service is None or self._connection.blocked or self._shared.cutting:
+            return
+        form = service.usual_form
+        if form is not None:
+            lane.enter(form)
+
+    def _leave_lane(self) -> None:
+        if self._lane is not None:
+            rest = self._lane.leave()
+            if rest:
+                self.received(memoryview(rest))
 
     def _between_objects(self) -> bool:
         return self._service is not None and self._service.between_messages and self._walker.between_pdus
@@ -295,6 +314,15 @@ class Association:
         )
         if self.state is State.AWAITING_ADMISSION:
             self._connection.resume()
+        if not NOT_USED:
+            self._lane = Lane(
+                self._shared,
+                self._limits,
+                self,
+                connection=self._connection,
+                walker=self._walker,
+                service=self._service,
+            )
         self.state = State.ESTABLISHED
         self._walker.welcome_data(self._service, self._limits.max_pdu_bytes)
         self._send(encode_acceptance(proposal, agreement, self._limits.max_pdu_bytes))
@@ -364,6 +392,8 @@ class Association:
         if self.state is State.AWAITING_CLOSE:
             return
         service, (calling, called) = self._service, self._titles
+        if self._lane is not None:
+            self._lane.leave()
         if service is None:
             if how:
                 self._shared.repeats.add("connection_ended", self._host, reason=how)

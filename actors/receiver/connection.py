@@ -8,10 +8,12 @@ when it fires. Only one that comes nearer sets it anew.
 
 import contextlib
 import math
+import os
 import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from actors.actor import Actor
@@ -60,6 +62,7 @@ class Connection:
         seconds: the first deadline.
 
     Attributes:
+        fd: of the socket.
         failure: why a send failed; "" when none did.
         closed: whether it was closed.
     """
@@ -76,6 +79,7 @@ class Connection:
         self._amid_since = 0.0  # that more must come; 0 when it need not, or is acknowledged at once
         self._near = False  # and has the small buffer
         self._pipe: Pipe | None = None  # the next receive is planned
+        self._recall: Callable[[], None] | None = None  # another receives in its place
         self._fragment_left = 0
         self.failure = ""
         self.closed = False
@@ -87,8 +91,8 @@ class Connection:
                 self._near = True
         self._deadline = time.monotonic() + seconds
         self._set_timer()
-        self._fd = connection.fileno()
-        loop.watch(self._fd, self._ready)
+        self.fd = connection.fileno()
+        loop.watch(self.fd, self.ready)
 
     @property
     def blocked(self) -> bool:
@@ -103,10 +107,7 @@ class Connection:
 
     def expect(self, seconds: float) -> None:
         """Move the deadline."""
-        self._deadline = time.monotonic() + seconds
-        if self._deadline < self._timer_at:
-            self._timer.cancel()
-            self._set_timer()
+        self._expect_at(time.monotonic() + seconds)
 
     def expect_more(self, seconds: float) -> None:
         """Move the deadline for what the peer sends next, unless it has another one, for what it must read."""
@@ -115,11 +116,11 @@ class Connection:
 
     def pause(self) -> None:
         """Read nothing for now."""
-        self._loop.rewatch(self._fd, 0)
+        self._loop.rewatch(self.fd, 0)
 
     def resume(self) -> None:
         """Read again."""
-        self._loop.rewatch(self._fd, _EPOLLIN)
+        self._loop.rewatch(self.fd, _EPOLLIN)
 
     def acknowledge(self) -> None:
         """More must come before there is anything to answer: acknowledge what came, if the peer may wait for that.
@@ -169,11 +170,11 @@ class Connection:
             except BlockingIOError:
                 pass
             except OSError as error:
-                self.failure = _lost(error)
+                self.failure = lost_text(error.errno)
                 return False
             if sent == len(data):
                 return True
-            self._loop.rewatch(self._fd, _EPOLLOUT)
+            self._loop.rewatch(self.fd, _EPOLLOUT)
             self.expect(seconds)
         self._out += data[sent:]
         return False
@@ -189,10 +190,39 @@ class Connection:
         self.closed = True
         self._pipe = None
         self._timer.cancel()
-        self._loop.unwatch(self._fd)
+        self._loop.unwatch(self.fd)
         self._socket.close()
 
-    def _ready(self, events: int) -> None:
+    def hand_over(self, ready: Callable[[int], None], recall: Callable[[], None]) -> tuple[float, float]:
+        """Let another receive in its place.
+
+        Args:
+            ready: called with the events in the socket.
+            recall: called before the deadline is judged: all must be given back then.
+
+        Returns:
+            How many acknowledgements are to be sent at once, and since when more must come (see `acknowledge`).
+        """
+        self._recall = recall
+        self._loop.redirect(self.fd, ready)
+        return self._quick, self._amid_since
+
+    def take_back(self, quick: float, amid_since: float, deadline: float, *, is_amid_pdu: bool) -> None:
+        """Receive again.
+
+        Args:
+            quick: how many acknowledgements are left to be sent at once.
+            amid_since: since when more must come.
+            deadline: by time.monotonic().
+            is_amid_pdu: whether it is that of a PDU that has begun.
+        """
+        self._recall = None
+        self._loop.redirect(self.fd, self.ready)
+        self._quick, self._amid_since = quick, amid_since
+        self._expect_at(deadline if is_amid_pdu else max(deadline, self._deadline))
+
+    def ready(self, events: int) -> None:
+        """The socket has something to tell, or can be told."""
         if events == _EPOLLIN:
             self._receive()
             return
@@ -210,7 +240,7 @@ class Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            self._owner.lost(_lost(error))
+            self._owner.lost(lost_text(error.errno))
             return
         if self._amid_since:
             self._end_pause()
@@ -226,7 +256,7 @@ class Connection:
             fragment_left = self._fragment_left
             try:
                 if fragment_left:
-                    count = pipe.take(self._fd, min(fragment_left, left))
+                    count = pipe.take(self.fd, min(fragment_left, left))
                 else:
                     count = self._socket.recv_into(self._buffer, _HEADERS_BYTES)
             except BlockingIOError:
@@ -235,7 +265,7 @@ class Connection:
                     self._pipe = None
                 return
             except OSError as error:
-                self._owner.lost(_lost(error))
+                self._owner.lost(lost_text(error.errno))
                 return
             self._pipe = None
             if self._amid_since:
@@ -259,17 +289,27 @@ class Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            self._owner.lost(_lost(error))
+            self._owner.lost(lost_text(error.errno))
             return
         if not self._out:
             self.resume()
             self._owner.drained()
+
+    def _expect_at(self, deadline: float) -> None:
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            self._timer.cancel()
+            self._set_timer()
 
     def _set_timer(self) -> None:
         self._timer = self._loop.at(self._deadline, self._fire)
         self._timer_at = self._deadline
 
     def _fire(self) -> None:
+        if self._recall is not None:
+            self._recall()
+        if self.closed:
+            return
         if time.monotonic() < self._deadline:
             self._set_timer()
         else:
@@ -287,5 +327,10 @@ def _round_trip_seconds(connection: socket.socket) -> float:
     return float(microseconds) / 1e6
 
 
-def _lost(error: OSError) -> str:
-    return f"connection lost ({error.strerror})"
+def lost_text(error: int | None) -> str:
+    """How a connection ended.
+
+    Args:
+        error: its errno; 0 when the peer has closed it.
+    """
+    return f"connection lost ({os.strerror(error or 0)})" if error != 0 else "closed by the peer"

@@ -27,9 +27,12 @@ class FileMeta:
         sop_class, transfer_syntax: as negotiated.
         calling, called: AE titles.
         peer, local: presentation addresses of the two ends.
+
+    Attributes:
+        after: what stands behind the SOP Instance UID.
     """
 
-    __slots__ = ("_after", "_before", "_starts")
+    __slots__ = ("_before", "_starts", "after")
 
     def __init__(
         self, *, sop_class: str, transfer_syntax: str, calling: str, called: str, peer: str, local: str
@@ -38,7 +41,7 @@ class FileMeta:
         assert is_uid(transfer_syntax)
         self._starts: dict[int, bytes] = {}  # what stands before an instance's UID, by the length of its value
         self._before = _long(0x0001, b"OB", b"\0\1") + _uid(0x0002, sop_class)
-        self._after = (
+        self.after = (
             _uid(0x0010, transfer_syntax)
             + _uid(0x0012, IMPLEMENTATION_CLASS_UID)
             + _text(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME)
@@ -53,15 +56,19 @@ class FileMeta:
     def encode(self, sop_instance: bytes) -> bytes:
         """Everything before the dataset of one instance, by its UID without padding."""
         value = padded(sop_instance)
-        start = self._starts.get(len(value))
-        if start is None:
-            start = self._starts[len(value)] = self._start(len(value))
-        return start + value + self._after
+        return (self._starts.get(len(value)) or self.start(len(value))) + value + self.after
 
-    def _start(self, uid_length: int) -> bytes:
+    def start(self, uid_length: int) -> bytes:
+        """What stands before the SOP Instance UID's value; `after` stands behind it.
+
+        Args:
+            uid_length: bytes of that value, with padding.
+        """
         header = _SHORT.pack(2, 0x0003, b"UI", uid_length)
-        length = len(self._before) + len(header) + uid_length + len(self._after)
-        return _START + _GROUP_LENGTH.pack(2, 0, b"UL", 4, length) + self._before + header
+        length = len(self._before) + len(header) + uid_length + len(self.after)
+        start = _START + _GROUP_LENGTH.pack(2, 0, b"UL", 4, length) + self._before + header
+        self._starts[uid_length] = start
+        return start
 
 
 def _uid(element: int, uid: str) -> bytes:

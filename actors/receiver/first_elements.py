@@ -51,10 +51,16 @@ class ExpectedUids:
             sop_instance: SOP Instance UID of the command, without padding.
         """
         value = padded(sop_instance)
-        before = self._instance.get(len(value))
-        if before is None:
-            before = self._instance[len(value)] = self._before + self._element(_SOP_INSTANCE, len(value))
-        return before + value in head
+        return (self._instance.get(len(value)) or self.before(len(value))) + value in head
+
+    def before(self, uid_length: int) -> bytes:
+        """What stands before the SOP Instance UID's value.
+
+        Args:
+            uid_length: bytes of that value, with padding.
+        """
+        before = self._instance[uid_length] = self._before + self._element(_SOP_INSTANCE, uid_length)
+        return before
 
     def _element(self, element: int, length: int) -> bytes:
         fields = (_GROUP, element, b"UI", length) if self._explicit else (_GROUP, element, length)

@@ -37,12 +37,12 @@ class StoreForm:
         middle: the bytes from behind the message ID's value up to the length of the SOP Instance UID, the last element.
     """
 
-    __slots__ = ("_frames", "_head", "_message_id", "_middle", "_rest", "_sop_class", "context_id")
+    __slots__ = ("_frames", "_message_id", "_rest", "_sop_class", "context_id", "head", "middle")
 
     def __init__(self, context_id: int, sop_class: bytes, head: bytes, middle: bytes) -> None:
         self.context_id = context_id
         self._sop_class = sop_class
-        self._head, self._middle = head, middle
+        self.head, self.middle = head, middle
         self._message_id = _GROUP_LENGTH_BYTES + len(head)
         self._rest = self._message_id + _NUMBER.size
         self._frames: dict[int, tuple[bytes, bytes]] = {}  # by the length of the SOP Instance UID's value
@@ -75,26 +75,39 @@ class StoreForm:
     def match(self, data: bytes) -> Command | None:
         """A request of this form as it would be parsed; None when it is another."""
         rest = self._rest
-        uid = rest + len(self._middle) + _LENGTH.size
+        uid = rest + len(self.middle) + _LENGTH.size
         if (
             len(data) > uid
-            and data.startswith(self._head, _GROUP_LENGTH_BYTES)
-            and data.startswith(self._middle, rest)
+            and data.startswith(self.head, _GROUP_LENGTH_BYTES)
+            and data.startswith(self.middle, rest)
             and _LENGTH.unpack_from(data, uid - _LENGTH.size)[0] == len(data) - uid
             and data.startswith(_GROUP_LENGTH)
         ):
             message_id = _NUMBER.unpack_from(data, self._message_id)[0]
-            return Command(C_STORE_RQ, message_id, True, self._sop_class, unpadded(data[uid:]))
+            return self.command(message_id, unpadded(data[uid:]))
         return None
+
+    def command(self, message_id: int, sop_instance: bytes) -> Command:
+        """A request of this form as it would be parsed.
+
+        Args:
+            message_id: of the request.
+            sop_instance: SOP Instance UID without padding.
+        """
+        return Command(C_STORE_RQ, message_id, True, self._sop_class, sop_instance)
 
     def success(self, command: Command) -> bytes:
         """The PDU that answers a request of this form, whose SOP Instance UID is one, with Success."""
         value = padded(command.sop_instance)
-        before, after = self._frames.get(len(value)) or self._frame(len(value))
+        before, after = self._frames.get(len(value)) or self.frame(len(value))
         return before + _NUMBER.pack(command.message_id) + after + value
 
-    def _frame(self, uid_length: int) -> tuple[bytes, bytes]:
-        """What stands before the message ID of a response, and between it and the SOP Instance UID."""
+    def frame(self, uid_length: int) -> tuple[bytes, bytes]:
+        """What stands before the message ID of a response of Success, and between it and the SOP Instance UID.
+
+        Args:
+            uid_length: bytes of the UID's value, with padding.
+        """
         sample = encode_response(Command(C_STORE_RQ, 0, True, self._sop_class, b"1" * uid_length), Status.SUCCESS)
         pdu = encode_command(self.context_id, sample, 0)
         message_id = pdu.index(_RESPONDED_TO) + len(_RESPONDED_TO)

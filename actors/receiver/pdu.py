@@ -142,6 +142,18 @@ class PduWalker:
             self._sink.message_ends()
         return bool(self._message != _NO_MESSAGE or self._pdu_left)
 
+    def resume(self, context_id: int, left: int, fragment_bytes: int, *, is_last: bool) -> None:
+        """A dataset's beginning was walked by another way, between two PDUs, and the sink knows.
+
+        Args:
+            context_id: of its presentation context.
+            left: what must come of its latest fragment.
+            fragment_bytes: of that fragment.
+            is_last: whether it is the last of the dataset.
+        """
+        self._message = context_id << 1
+        self._fragment_left, self.fragment_bytes, self._is_last = left, fragment_bytes, is_last
+
     def feed(self, data: memoryview) -> bool:
         """Walk what was received.
 

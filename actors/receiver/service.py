@@ -22,11 +22,13 @@ from actors.receiver.reception import Ends, Reception, StorageContext
 from actors.receiver.shared import Shared
 from actors.receiver.store import write_all
 from protocol import killpoints
+from protocol.clock import Moment
 from protocol.dimse import VERIFICATION
 from protocol.dimse.command_set import UnreadableCommandError
 from protocol.dimse.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_command
 from protocol.dimse.uids import is_uid_value
 from protocol.messages import StoredInstance
+from protocol.spool import Part
 
 _VERIFICATION = VERIFICATION.encode("ascii")
 _BULK_BYTES = 4 * 1024 * 1024
@@ -72,7 +74,7 @@ class Service:
         self._peer = peer
         self._peer_max_pdu_bytes = peer_max_pdu_bytes
         self._send = send
-        self._sync = shared.settings.storage.sync_on_store
+        self.sync = shared.settings.storage.sync_on_store
         self._max_command_bytes = shared.settings.dicom.scp.limits.max_command_bytes
         self._debug = shared.log.enabled(logging.DEBUG)
         # Of the message under way, command set or dataset: slices of the receive buffer, so nothing stays here
@@ -102,6 +104,50 @@ class Service:
         """Whether an object is on its way into its file that is large already."""
         reception = self._reception
         return reception is not None and reception.size >= _BULK_BYTES and reception.status is None
+
+    @property
+    def usual_form(self) -> StoreForm | None:
+        """The form of its requests, if there is one and the next may come by another way: nothing is under way."""
+        return None if self.outstanding or self._reception is not None or self._command else self._form
+
+    def patterns(self, form: StoreForm) -> "Callable[[int], tuple[bytes, bytes, bytes, bytes, bytes]] | None":
+        """What stands around the SOP Instance UID in the response, the dataset and the file of a form's objects.
+
+        Args:
+            form: of its requests.
+
+        Returns:
+            A function of the length of the UID's value; None when datasets of that context cannot be looked into.
+        """
+        context = self._contexts[form.context_id]
+        expected, meta = context.expected_uids, context.file_meta
+        if expected is None:
+            return None
+        return lambda length: (*form.frame(length), expected.before(length), meta.start(length), meta.after)
+
+    def open_part(self) -> Part:
+        """A new file for an object.
+
+        Raises:
+            OSError: as the file system says.
+        """
+        self._opened += 1
+        part = self._shared.writer.open_part(self._association, self._opened)
+        killpoints.reach("receiver.part-opened")
+        return part
+
+    def resume(self, form: StoreForm, command: Command, part: Part | None, size: int) -> None:
+        """An object has come, or has begun to come, by another way.
+
+        Args:
+            form: of its request.
+            command: its request.
+            part: its file, when that is open.
+            size: what was written to it.
+        """
+        self._context_id, self._in_command = form.context_id, False
+        self._reception = reception = Reception(self, command, self._contexts[form.context_id], form)
+        reception.part, reception.size = part, size
 
     def close(self) -> None:
         """The association is over: what is in transit vanishes; what is complete is stored, but answered no more."""
@@ -145,7 +191,7 @@ class Service:
             reception.size += count
         except OSError as error:
             self._storage_failed(reception, error)
-        if self._sync:
+        if self.sync:
             reception.write_back()
 
     def message_ends(self) -> None:
@@ -185,7 +231,7 @@ class Service:
         elif reception is not None and reception.part is None and reception.status is None:
             # The peer has yet to read its file, or to send it: there is time to open ours.
             try:
-                self._open(reception)
+                reception.part = self.open_part()
             except OSError as error:
                 self._storage_failed(reception, error)
         return is_amid or reception is not None
@@ -266,7 +312,7 @@ class Service:
         if reception.status is None:
             killpoints.reach("receiver.data-written")
             self.outstanding += 1
-            self._shared.store.commit(reception, sync=self._sync)
+            self._shared.store.commit(reception, sync=self.sync)
         else:
             self._respond_unstored(reception)
 
@@ -282,7 +328,7 @@ class Service:
         except OSError as error:
             self._storage_failed(reception, error)
         pieces.clear()
-        if self._sync:
+        if self.sync:
             reception.write_back()
 
     def _begin(self, reception: Reception, *, final: bool) -> bool:
@@ -290,18 +336,13 @@ class Service:
         if not self._is_as_expected(reception) and not self._look_closely(reception, final=final):
             return False
         if reception.part is None:
-            self._open(reception)
+            reception.part = self.open_part()
         pieces = self._pieces
         pieces.insert(0, reception.context.file_meta.encode(reception.command.sop_instance))
         if reception.head:
             pieces.insert(1, reception.head)
             reception.head = b""
         return True
-
-    def _open(self, reception: Reception) -> None:
-        self._opened += 1
-        reception.part = self._shared.writer.open_part(self._association, self._opened)
-        killpoints.reach("receiver.part-opened")
 
     def _is_as_expected(self, reception: Reception) -> bool:
         expected, pieces = reception.context.expected_uids, self._pieces
@@ -329,6 +370,11 @@ class Service:
             return True
         return False
 
+    def storage_failed(self, error: OSError) -> None:
+        """The object under way cannot be stored: what comes of it is read past, and it is answered at its end."""
+        assert self._reception
+        self._storage_failed(self._reception, error)
+
     def _storage_failed(self, reception: Reception, error: Exception) -> None:
         full = isinstance(error, OSError) and error.errno in _NO_SPACE
         reception.refuse(Status.OUT_OF_RESOURCES, "no space, send it again later" if full else "storage error")
@@ -354,23 +400,34 @@ class Service:
             return
         assert reception.part
         assert reception.stored
-        self.stored += 1
-        self.stored_bytes += reception.size
         # The sender is answered first: it makes its next object ready while the rest is done here.
         if reception.form is None:
             self._respond(reception.command, reception.context, Status.SUCCESS, "")
         elif not self._closed:
             self._send(reception.form.success(reception.command))
         killpoints.reach("receiver.answered")
-        self._shared.row.add_stored(reception.size)
-        self._shared.announce(StoredInstance(reception.part.identifier, reception.stored))
+        self.note_stored(reception.part, reception.size, reception.stored, reception.command.sop_instance)
+
+    def note_stored(self, part: Part, size: int, stored: Moment, sop_instance: bytes) -> None:
+        """Count an instance that was answered, and tell the extractors.
+
+        Args:
+            part: its file.
+            size: bytes of the file.
+            stored: when it became durable.
+            sop_instance: its UID without padding.
+        """
+        self.stored += 1
+        self.stored_bytes += size
+        self._shared.row.add_stored(size)
+        self._shared.announce(StoredInstance(part.identifier, stored))
         if self._debug:
             self._shared.log.debug(
                 "instance_stored",
                 association=self._association,
-                instance=reception.part.identifier,
-                bytes=reception.size,
-                sop_instance=reception.command.sop_instance.decode("ascii"),
+                instance=part.identifier,
+                bytes=size,
+                sop_instance=sop_instance.decode("ascii"),
             )
 
     def _respond_unstored(self, reception: Reception) -> None:

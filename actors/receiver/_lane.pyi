@@ -1,0 +1,69 @@
+from collections.abc import Callable
+
+from protocol.spool import Part
+
+WAITING: int
+STORED: int
+COMPLETE: int
+UNUSUAL: int
+LOST: int
+
+BETWEEN_OBJECTS: int
+BETWEEN_FRAGMENTS: int
+IN_FRAGMENT: int
+DATASET_ENDED: int
+
+class Lane:
+    def __init__(
+        self,
+        *,
+        fd: int,
+        buffer: memoryview,
+        context_id: int,
+        longest_pdu: int,
+        head: bytes,
+        middle: bytes,
+        sync: bool,
+        idle_seconds: float,
+        pdu_seconds: float,
+        patterns: Callable[[int], tuple[bytes, bytes, bytes, bytes, bytes]],
+        open_part: Callable[[], Part],
+        reach: Callable[[str], None] | None,
+    ) -> None: ...
+    def enter(self, quick: float, amid_since: float, /) -> None: ...
+    def turn(self) -> int: ...
+    def next_object(self) -> None: ...
+    @property
+    def quick(self) -> float: ...
+    @property
+    def amid_since(self) -> float: ...
+    @property
+    def deadline(self) -> float: ...
+    @property
+    def amid_pdu(self) -> bool: ...
+    @property
+    def phase(self) -> int: ...
+    @property
+    def part(self) -> Part | None: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def message_id(self) -> int: ...
+    @property
+    def sop_instance(self) -> bytes: ...
+    @property
+    def fragment_left(self) -> int: ...
+    @property
+    def fragment_bytes(self) -> int: ...
+    @property
+    def is_last(self) -> bool: ...
+    @property
+    def has_begun(self) -> bool: ...
+    @property
+    def error(self) -> int: ...
+    @property
+    def stored(self) -> list[tuple[Part, int, bytes]]: ...
+    @property
+    def unsent(self) -> bytes | None: ...
+    @property
+    def rest(self) -> bytes: ...
