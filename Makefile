@@ -28,7 +28,7 @@ help:
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml actors/receiver/_lane.c
 	@PYTHON="$(PYTHON)" tools/make-venv "$(VENV)"
 
 demo: $(STAMP)
@@ -66,4 +66,5 @@ uninstall:
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -f actors/receiver/_lane.*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,6 +14,7 @@ from functools import partial
 from actors.actor import Actor
 from actors.receiver.admission import Admission
 from actors.receiver.association import Association
+from actors.receiver.lane import NOT_USED
 from actors.receiver.names import HostNames
 from actors.receiver.pipe import Pipe
 from actors.receiver.shared import RECEIVE_BYTES, Shared
@@ -90,6 +91,8 @@ class Receiver(Actor):
         threading.Thread(target=self._remove_dead_parts, daemon=True, name="remove parts").start()
         self._shared.admission.warm_up()
         self.every(_REPEATS_SECONDS, self._repeats.flush)
+        if NOT_USED:
+            self.log.info("lane_not_used", reason=NOT_USED)
         self._row.set_accepting(True)
         for listener in self._listeners:
             listener.setblocking(False)
