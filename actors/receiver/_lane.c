@@ -382,13 +382,12 @@ static int answer(Lane *self)
 static int complete(Lane *self, enum outcome *outcome)
 {
     self->phase = DATASET_ENDED;
-    if (reach(self, "receiver.data-written") < 0)
-        return -1;
     if (self->sync) {
         *outcome = COMPLETE;
         return 0;
     }
-    if (name_file(self) < 0 || answer(self) < 0)
+    if (reach(self, "receiver.data-written") < 0 || name_file(self) < 0
+        || answer(self) < 0)
         return -1;
     self->phase = BETWEEN_OBJECTS;
     PyObject *entry = Py_BuildValue("(Ony#)", self->part, self->size, self->uid, (Py_ssize_t)self->uid_length);
