@@ -27,7 +27,9 @@ enum {
     P_DATA_TF = 4,
     IS_COMMAND = 1,
     IS_LAST = 2,
-    HEADERS = 12,                     /* of a P-DATA-TF, and of its one PDV (PS3.8 section 9.3.5) */
+    PDU_HEADER = 6,                   /* of a P-DATA-TF (PS3.8 section 9.3.5) */
+    PDV_HEADER = 6,
+    HEADERS = PDU_HEADER + PDV_HEADER,
     GROUP_LENGTH = 12,                /* the first element of a command set (PS3.7 section 9.3.1) */
     LONGEST_UID = 64,                 /* PS3.5 section 9.1 */
     LONGEST_COMMAND = 1024,           /* with its headers; a usual one has some 150 bytes */
@@ -36,6 +38,7 @@ enum {
     BEFORE_FRAGMENTS = 3,             /* pieces of the file meta group */
     MOST_PIECES = 512,                /* of one writev(2); the system takes 1024 */
     BULK = 4 * 1024 * 1024,           /* as _BULK_BYTES of service.py */
+    SPLICED = 32 * 1024,              /* as _SPLICED_BYTES of association.py */
 };
 
 static const double STALL = 0.025; /* as _STALL_SECONDS of connection.py */
@@ -77,9 +80,11 @@ typedef struct {
     Py_ssize_t at, end, first_at;
     int pdus, error;
     PyObject *stored, *unsent;
-    struct iovec pieces[BEFORE_FRAGMENTS + MOST_PIECES];
-    int pieces_count;
+    int pieces_count;                              /* of `pieces`, behind those of the file meta group */
 } Lane;
+
+/* What a turn is to write: of all lanes, since turns are taken one after the other, in one thread. */
+static struct iovec pieces[BEFORE_FRAGMENTS + MOST_PIECES];
 
 static double monotonic(void)
 {
@@ -198,13 +203,17 @@ static Py_ssize_t headers(const Lane *self, unsigned char *control)
     const unsigned char *header = bytes_at(self, self->at);
     if (self->end > self->at && header[0] != P_DATA_TF)
         return 0;
+    if (self->end - self->at < PDU_HEADER)
+        return -1;
+    Py_ssize_t pdu = big32(header + 2);
+    if (pdu <= PDV_HEADER || pdu > self->longest_pdu)
+        return 0;
     if (self->end - self->at < HEADERS)
         return -1;
-    Py_ssize_t pdu = big32(header + 2), pdv = big32(header + 6);
-    if (pdv <= 2 || pdv != pdu - 4 || pdu > self->longest_pdu || header[10] != self->context_id)
+    if ((Py_ssize_t)big32(header + 6) != pdu - 4 || header[10] != self->context_id)
         return 0;
     *control = header[11];
-    return pdv - 2;
+    return pdu - PDV_HEADER;
 }
 
 /* Take a request of the form, as StoreForm.match; 0 when it is none. */
@@ -254,7 +263,7 @@ static int open_file(Lane *self)
 /* Whether the first bytes have both UIDs, as ExpectedUids.stand_in. */
 static int is_as_expected(const Lane *self, PyObject *patterns)
 {
-    const struct iovec *first = &self->pieces[BEFORE_FRAGMENTS];
+    const struct iovec *first = &pieces[BEFORE_FRAGMENTS];
     size_t most = first->iov_len < FIRST_LOOK ? first->iov_len : FIRST_LOOK;
     struct iovec before = pattern_piece(patterns, DATASET_BEFORE);
     const unsigned char *found = memmem(first->iov_base, most, before.iov_base, before.iov_len);
@@ -295,7 +304,7 @@ static int flush(Lane *self)
 {
     if (!self->pieces_count)
         return 1;
-    struct iovec *first = &self->pieces[BEFORE_FRAGMENTS];
+    struct iovec *first = &pieces[BEFORE_FRAGMENTS];
     int count = self->pieces_count;
     if (!self->size) {
         PyObject *patterns = pattern_of(self);
@@ -315,33 +324,48 @@ static int flush(Lane *self)
     return write_pieces(self, first, count) < 0 ? -1 : 1;
 }
 
-/* Give the file its name, as ShardWriter.name. */
-static int name_file(Lane *self)
+/* The name of an instance, by that of its file in transit; -1 when it would be too long. */
+static int final_name(const char *path, Py_ssize_t length, char *name, size_t size)
 {
     static const char in_transit[] = ".part", suffix[] = ".dcm";
+    length -= (Py_ssize_t)sizeof in_transit - 1;
+    if (length <= 0 || (size_t)length + sizeof suffix > size) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(name, path, (size_t)length);
+    memcpy(name + length, suffix, sizeof suffix);
+    return 0;
+}
+
+/* Close the file and give it its name, as ShardWriter.name. A file system may tell by close(2) that data was lost. */
+static int name_file(Lane *self)
+{
     char name[PATH_MAX];
     PyObject *closed = PyLong_FromLong(-1), *path = PyObject_GetAttrString(self->part, "path");
-    int result = -1;
-    if (closed != NULL && path != NULL && PyObject_SetAttrString(self->part, "fd", closed) == 0) {
-        Py_ssize_t length;
-        const char *from = PyUnicode_AsUTF8AndSize(path, &length);
-        close(self->file);
+    PyObject *encoded = path == NULL ? NULL : PyUnicode_EncodeFSDefault(path);
+    int result = -1, file = self->file;
+    if (closed != NULL && encoded != NULL && PyObject_SetAttrString(self->part, "fd", closed) == 0) {
+        const char *from = PyBytes_AS_STRING(encoded);
         self->file = -1;
-        length -= (Py_ssize_t)sizeof in_transit - 1;
-        if (from != NULL && length > 0 && (size_t)length + sizeof suffix <= sizeof name) {
-            memcpy(name, from, (size_t)length);
-            memcpy(name + length, suffix, sizeof suffix);
-            Py_BEGIN_ALLOW_THREADS
-            result = rename(from, name);
-            Py_END_ALLOW_THREADS
-        } else if (from != NULL) {
-            errno = ENAMETOOLONG;
+        result = final_name(from, PyBytes_GET_SIZE(encoded), name, sizeof name);
+        int error = errno;
+        Py_BEGIN_ALLOW_THREADS
+        if (close(file) < 0 && errno != EINTR && result == 0) {
+            result = -1;
+            error = errno;
         }
-        if (result < 0 && !PyErr_Occurred())
+        if (result == 0 && (result = rename(from, name)) < 0)
+            error = errno;
+        Py_END_ALLOW_THREADS
+        if (result < 0) {
+            errno = error;
             PyErr_SetFromErrno(PyExc_OSError);
+        }
     }
     Py_XDECREF(closed);
     Py_XDECREF(path);
+    Py_XDECREF(encoded);
     return result;
 }
 
@@ -455,7 +479,7 @@ static int step_in_fragment(Lane *self, enum outcome *outcome)
         *outcome = WAITING;
         return 0;
     }
-    self->pieces[BEFORE_FRAGMENTS + self->pieces_count++]
+    pieces[BEFORE_FRAGMENTS + self->pieces_count++]
         = (struct iovec){bytes_at(self, self->at), (size_t)taken};
     self->at += taken;
     self->fragment_left -= taken;
@@ -503,7 +527,7 @@ static int walk(Lane *self, enum outcome *outcome)
         }
     }
     if (*outcome == WAITING) {
-        if (self->phase == IN_FRAGMENT && self->size >= BULK)
+        if (self->phase == IN_FRAGMENT && self->size >= BULK && self->fragment_bytes >= SPLICED)
             *outcome = UNUSUAL; /* it goes through the pipe from here on */
         else if (self->phase == BETWEEN_FRAGMENTS && self->part == Py_None)
             /* The peer has yet to read its file, or to send it: there is time to open ours. */
@@ -537,10 +561,11 @@ static PyObject *lane_turn(Lane *self, PyObject *Py_UNUSED(none))
     enum outcome outcome = WAITING;
     self->pdus = self->pieces_count = 0;
     if (receive(self, &outcome) == 0) {
-        if (walk(self, &outcome) < 0)
-            return NULL;
-        if (outcome == WAITING || outcome == UNUSUAL)
+        int failed = walk(self, &outcome) < 0;
+        if (failed || outcome == WAITING || outcome == UNUSUAL)
             settle(self);
+        if (failed)
+            return NULL;
     }
     if (outcome == WAITING && PyList_GET_SIZE(self->stored))
         outcome = STORED;

@@ -109,6 +109,8 @@ class Association:
 
     def received(self, data: memoryview) -> None:
         """Walk what came."""
+        if self.state is _CLOSED:
+            return
         if self.state is not _ESTABLISHED and self.state is State.AWAITING_CLOSE:
             self._ignored_bytes += len(data)
             if self._ignored_bytes > _MOST_IGNORED_BYTES:
@@ -141,6 +143,13 @@ class Association:
             self._await_more(service)
         self._walking = False
         self._settle()
+
+    def dataset_ended(self) -> None:
+        """A dataset that came by another way is complete; what follows it is told by `received`."""
+        assert self._service
+        self._walking = True
+        self._service.message_ends()
+        self._walking = False
 
     def _await_more(self, service: Service | None) -> None:
         """More must come before there is anything to answer; of a large object, plan to splice it."""
@@ -199,11 +208,12 @@ class Association:
 
     def _enter_lane(self) -> None:
         lane, service = self._lane, self._service
-        if lane is None or lane.taken or service is None or self._connection.blocked or self._shared.cutting:
+        if lane is None or lane.taken or service is None or not self._walker.between_messages:
             return
         form = service.usual_form
-        if form is not None:
-            lane.enter(form)
+        if form is None or self._connection.blocked or self._shared.cutting or not self._shared.board.intake_is_open:
+            return
+        lane.enter(form)
 
     def _leave_lane(self) -> None:
         if self._lane is not None:

@@ -107,7 +107,14 @@ class Connection:
 
     def expect(self, seconds: float) -> None:
         """Move the deadline."""
-        self._expect_at(time.monotonic() + seconds)
+        self.expect_at(time.monotonic() + seconds)
+
+    def expect_at(self, deadline: float) -> None:
+        """Set the deadline, by time.monotonic()."""
+        self._deadline = deadline
+        if deadline < self._timer_at:
+            self._timer.cancel()
+            self._set_timer()
 
     def expect_more(self, seconds: float) -> None:
         """Move the deadline for what the peer sends next, unless it has another one, for what it must read."""
@@ -219,7 +226,8 @@ class Connection:
         self._recall = None
         self._loop.redirect(self.fd, self.ready)
         self._quick, self._amid_since = quick, amid_since
-        self._expect_at(deadline if is_amid_pdu else max(deadline, self._deadline))
+        if not self._out:  # it has another deadline, for what the peer must read
+            self.expect_at(deadline if is_amid_pdu else max(deadline, self._deadline))
 
     def ready(self, events: int) -> None:
         """The socket has something to tell, or can be told."""
@@ -294,12 +302,6 @@ class Connection:
         if not self._out:
             self.resume()
             self._owner.drained()
-
-    def _expect_at(self, deadline: float) -> None:
-        self._deadline = deadline
-        if deadline < self._timer_at:
-            self._timer.cancel()
-            self._set_timer()
 
     def _set_timer(self) -> None:
         self._timer = self._loop.at(self._deadline, self._fire)

@@ -24,8 +24,8 @@ PURE_PYTHON = "DICOM_ADAPTER_PURE_PYTHON"
 
 try:
     from actors.receiver import _lane
-except ImportError:
-    NOT_USED = "it was not built: install a C compiler and Python's headers (gcc, python3-dev), then install again"
+except ImportError as error:
+    NOT_USED = f"{error.msg}: install a C compiler and Python's headers (gcc, python3-dev), then install again"
 else:
     NOT_USED = f"{PURE_PYTHON} is set" if os.environ.get(PURE_PYTHON) else ""
 """Why this process has no lane; "" when it has."""
@@ -41,6 +41,9 @@ class Owner(Protocol):
 
     def received(self, data: memoryview) -> None:
         """These bytes are still to be walked."""
+
+    def dataset_ended(self) -> None:
+        """The dataset under way is complete; `received` follows."""
 
     def lost(self, how: str) -> None:
         """The peer closed the connection, or it failed."""
@@ -157,9 +160,12 @@ class Lane:
 
     def _recalled(self) -> None:
         """Leave; what is not walked is the beginning of something."""
-        rest = self.leave()
-        if rest:
-            self._owner.received(memoryview(rest))
+        rest, lane = self.leave(), self._lane
+        if not rest or lane is None:
+            return
+        self._owner.received(memoryview(rest))
+        if lane.amid_pdu and not self._connection.closed and not self._walker.between_pdus:
+            self._connection.expect_at(lane.deadline)  # the PDU is no new one
 
     def _completed(self, lane: "_lane.Lane") -> None:
         """An object is to be synced before it is answered, which the service does."""
@@ -167,17 +173,17 @@ class Lane:
         assert form
         self._note(lane)
         self._service.resume(form, form.command(lane.message_id, lane.sop_instance), lane.part, lane.size)
-        self._service.message_ends()
         lane.next_object()
+        self._owner.dataset_ended()
         if lane.rest:
-            self._recalled()
+            self._owner.received(memoryview(self.leave()))
 
     def _storage_failed(self, lane: "_lane.Lane", error: OSError) -> None:
         is_ended = lane.phase == _lane.DATASET_ENDED
         rest = self.leave()
         self._service.storage_failed(error)
         if is_ended:
-            self._service.message_ends()
+            self._owner.dataset_ended()
         self._owner.received(memoryview(rest))
 
     def _note(self, lane: "_lane.Lane") -> None:

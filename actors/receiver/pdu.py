@@ -120,6 +120,11 @@ class PduWalker:
         return not (self._pdu_left or self._fragment_left or self._carry or self._body is not None)
 
     @property
+    def between_messages(self) -> bool:
+        """Whether neither a PDU has begun that is not complete, nor a message, be it by an empty fragment alone."""
+        return self._message == _NO_MESSAGE and self.between_pdus
+
+    @property
     def fragment_left(self) -> int:
         """How many bytes of the latest fragment must come."""
         return self._fragment_left

@@ -145,6 +145,7 @@ class Service:
             part: its file, when that is open.
             size: what was written to it.
         """
+        assert self._reception is None
         self._context_id, self._in_command = form.context_id, False
         self._reception = reception = Reception(self, command, self._contexts[form.context_id], form)
         reception.part, reception.size = part, size
