@@ -78,7 +78,7 @@ typedef struct {
     char is_last, has_begun;                       /* has_begun: a fragment of its dataset has */
     /* Of the turn. */
     Py_ssize_t at, end, first_at;
-    int pdus, error;
+    int pdus, has_carried, error;                  /* has_carried: the first of the PDUs had begun before */
     PyObject *stored, *unsent;
     int pieces_count;                              /* of `pieces`, behind those of the file meta group */
 } Lane;
@@ -162,6 +162,7 @@ static struct iovec pattern_piece(PyObject *patterns, enum pattern which)
 /* Receive behind what was carried over; 0 when there is something to walk. */
 static int receive(Lane *self, enum outcome *outcome)
 {
+    self->has_carried = self->carried > 0;
     memcpy(bytes_at(self, 0), self->carry, (size_t)self->carried);
     ssize_t count;
     Py_BEGIN_ALLOW_THREADS
@@ -543,7 +544,7 @@ static void settle(Lane *self)
     self->amid_pdu = self->phase == IN_FRAGMENT || self->carried > 0;
     if (!self->amid_pdu)
         self->deadline = monotonic() + self->idle_seconds;
-    else if (!was_amid_pdu || self->pdus)
+    else if (!was_amid_pdu || self->pdus > self->has_carried)
         self->deadline = monotonic() + self->pdu_seconds; /* what trickles in does not move it */
     if (!self->amid_pdu && self->phase == BETWEEN_OBJECTS)
         return;

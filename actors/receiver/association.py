@@ -217,9 +217,7 @@ class Association:
 
     def _leave_lane(self) -> None:
         if self._lane is not None:
-            rest = self._lane.leave()
-            if rest:
-                self.received(memoryview(rest))
+            self._lane.recall()
 
     def _between_objects(self) -> bool:
         return self._service is not None and self._service.between_messages and self._walker.between_pdus

@@ -91,7 +91,7 @@ class Lane:
         if self._lane is None:
             return
         self.taken = True
-        self._lane.enter(*self._connection.hand_over(self._ready, self._recalled))
+        self._lane.enter(*self._connection.hand_over(self._ready, self.recall))
         # A PDU that takes too long has begun after this: it is seen in time.
         self._connection.expect(min(self._limits.idle_seconds, self._limits.pdu_seconds))
 
@@ -112,6 +112,15 @@ class Lane:
         if lane.phase in (_lane.BETWEEN_FRAGMENTS, _lane.IN_FRAGMENT) and lane.has_begun:
             self._walker.resume(form.context_id, lane.fragment_left, lane.fragment_bytes, is_last=lane.is_last)
         return lane.rest
+
+    def recall(self) -> None:
+        """Leave; what is not walked is the beginning of something."""
+        rest, lane = self.leave(), self._lane
+        if not rest or lane is None:
+            return
+        self._owner.received(memoryview(rest))
+        if lane.amid_pdu and not self._connection.closed and not self._walker.between_pdus:
+            self._connection.expect_at(lane.deadline)  # the PDU is no new one
 
     def _made(self, form: StoreForm) -> "_lane.Lane | None":
         patterns = self._service.patterns(form)
@@ -136,7 +145,7 @@ class Lane:
         lane, service, shared = self._lane, self._service, self._shared
         assert lane
         if events != _EPOLLIN or service.outstanding or shared.cutting or not shared.board.intake_is_open:
-            self._recalled()
+            self.recall()
             if not self._connection.closed:
                 self._connection.ready(events)
             return
@@ -157,15 +166,6 @@ class Lane:
         elif outcome == _LOST:
             self.leave()
             self._owner.lost(lost_text(lane.error))
-
-    def _recalled(self) -> None:
-        """Leave; what is not walked is the beginning of something."""
-        rest, lane = self.leave(), self._lane
-        if not rest or lane is None:
-            return
-        self._owner.received(memoryview(rest))
-        if lane.amid_pdu and not self._connection.closed and not self._walker.between_pdus:
-            self._connection.expect_at(lane.deadline)  # the PDU is no new one
 
     def _completed(self, lane: "_lane.Lane") -> None:
         """An object is to be synced before it is answered, which the service does."""

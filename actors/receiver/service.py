@@ -401,13 +401,14 @@ class Service:
             return
         assert reception.part
         assert reception.stored
+        self._count(reception.size)
         # The sender is answered first: it makes its next object ready while the rest is done here.
         if reception.form is None:
             self._respond(reception.command, reception.context, Status.SUCCESS, "")
         elif not self._closed:
             self._send(reception.form.success(reception.command))
         killpoints.reach("receiver.answered")
-        self.note_stored(reception.part, reception.size, reception.stored, reception.command.sop_instance)
+        self._announce(reception.part, reception.size, reception.stored, reception.command.sop_instance)
 
     def note_stored(self, part: Part, size: int, stored: Moment, sop_instance: bytes) -> None:
         """Count an instance that was answered, and tell the extractors.
@@ -418,8 +419,14 @@ class Service:
             stored: when it became durable.
             sop_instance: its UID without padding.
         """
+        self._count(size)
+        self._announce(part, size, stored, sop_instance)
+
+    def _count(self, size: int) -> None:
         self.stored += 1
         self.stored_bytes += size
+
+    def _announce(self, part: Part, size: int, stored: Moment, sop_instance: bytes) -> None:
         self._shared.row.add_stored(size)
         self._shared.announce(StoredInstance(part.identifier, stored))
         if self._debug:
