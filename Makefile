@@ -28,7 +28,7 @@ help:
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml actors/receiver/_lane.c
+$(STAMP): pyproject.toml $(wildcard actors/receiver/native/*)
 	@PYTHON="$(PYTHON)" tools/make-venv "$(VENV)"
 
 demo: $(STAMP)

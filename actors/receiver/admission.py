@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import msgspec
 
 from actors.receiver.names import HostNames
+from actors.receiver.negotiation import Proposal
 from actors.receiver.pdu import Rejection
 from protocol.access import AccessFile, AccessList, AeTitleRule, SourceRule, normalize_address
+from protocol.dimse import APPLICATION_CONTEXT
 from protocol.logs import EventLogger
 from protocol.moves import MovesFile
 
@@ -171,6 +173,30 @@ class Admission:
         except (OSError, msgspec.DecodeError) as error:
             self._log.error("access_list_unreadable", reason=type(error).__name__, remedy="the last known one is used")
         return self._last
+
+
+def against(proposal: Proposal) -> Refused | None:
+    """What speaks against a proposal, whoever makes it (PS3.8 §9.3.2)."""
+    if not proposal.protocol_version & 1:
+        return Refused(Rejection.PROTOCOL_VERSION, "protocol version 1 is not offered")
+    if proposal.application_context != APPLICATION_CONTEXT:
+        return Refused(Rejection.APPLICATION_CONTEXT, "another application context than DICOM's")
+    return None
+
+
+def against_now(proposal: Proposal, *, verification: bool, intake_is_open: bool) -> Refused | None:
+    """What speaks at this moment against a proposal of one who is admitted.
+
+    Args:
+        proposal: what it wants.
+        verification: whether C-ECHO is offered.
+        intake_is_open: whether objects are taken.
+    """
+    if proposal.verification_only and not verification:
+        return Refused(Rejection.APPLICATION_CONTEXT, "Verification is off (dicom.scp.verification.enabled)")
+    if proposal.storage_only and not intake_is_open:
+        return Refused(Rejection.TEMPORARY_CONGESTION, "no space for what would be stored")
+    return None
 
 
 def _differs_in_case(title: str, known: Iterable[str]) -> str:

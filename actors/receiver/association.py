@@ -3,24 +3,23 @@
 What comes goes through the walker; PDUs other than P-DATA-TF are looked up in one table of transitions.
 """
 
-import enum
 import socket
 import time
 from collections.abc import Callable, Mapping
 
-from actors.receiver.admission import Admitted, NamesNeeded, Refused
+from actors.receiver.admission import Admitted, NamesNeeded, Refused, against, against_now
 from actors.receiver.connection import Connection
 from actors.receiver.dimse_log import LoggingService
 from actors.receiver.file_meta import presentation_address
-from actors.receiver.lane import NOT_USED, Lane
+from actors.receiver.lane import Lane, open_lane
 from actors.receiver.negotiation import Proposal, decode_request, encode_acceptance, negotiate
 from actors.receiver.pdu import PduWalker, Rejection, encode_rejection
 from actors.receiver.reception import Ends
 from actors.receiver.service import Service
 from actors.receiver.shared import Shared
+from actors.receiver.state import State
 from protocol.access import normalize_address
-from protocol.board import Intake, host_key
-from protocol.dimse import APPLICATION_CONTEXT
+from protocol.board import host_key
 from protocol.dimse.pdu import RELEASE_RP, AbortReason, PduType, ProtocolError, encode_abort
 from protocol.spool import new_association_id
 
@@ -32,17 +31,6 @@ _SHORT_PDU_BYTES = 4  # A-RELEASE-RQ, A-ABORT
 _TITLES_BYTES = 68
 _RELEASED = "released"
 _CUT = "this receiver ends"
-
-
-class State(enum.Enum):
-    """PS3.8 §9.2.1, as far as an acceptor without delays of its own needs them."""
-
-    AWAITING_REQUEST = "Sta2"
-    AWAITING_ADMISSION = "Sta3"
-    ESTABLISHED = "Sta6"
-    RELEASING = "Sta8"  # the peer wants to go; answers are still to be sent
-    AWAITING_CLOSE = "Sta13"
-    CLOSED = "Sta1"
 
 
 # A member of an enumeration costs more than a constant, for each receive.
@@ -95,7 +83,8 @@ class Association:
         if self.state is State.AWAITING_REQUEST and self._walker.between_pdus:
             self._close(_CUT)
             return
-        self._leave_lane()
+        if self._lane is not None:
+            self._lane.recall()
         if self.state is State.ESTABLISHED and self._between_objects():
             self._abort(None, _CUT)
 
@@ -197,7 +186,8 @@ class Association:
                 self._abort(None, _CUT)
             elif walker.between_pdus:
                 self._connection.expect_more(self._limits.idle_seconds)
-                self._enter_lane()
+                if self._lane is not None:
+                    self._lane.enter()
             elif self._timed_pdu != walker.pdus:
                 # Absolute from here on: what trickles in does not move it.
                 self._connection.expect_more(self._limits.pdu_seconds)
@@ -205,19 +195,6 @@ class Association:
         elif state is State.RELEASING and self._service is not None and not self._service.outstanding:
             self._send(RELEASE_RP)
             self._conclude(_RELEASED)
-
-    def _enter_lane(self) -> None:
-        lane, service = self._lane, self._service
-        if lane is None or lane.taken or service is None or not self._walker.between_messages:
-            return
-        form = service.usual_form
-        if form is None or self._connection.blocked or self._shared.cutting or not self._shared.board.intake_is_open:
-            return
-        lane.enter(form)
-
-    def _leave_lane(self) -> None:
-        if self._lane is not None:
-            self._lane.recall()
 
     def _between_objects(self) -> bool:
         return self._service is not None and self._service.between_messages and self._walker.between_pdus
@@ -263,13 +240,7 @@ class Association:
     def _admit(self, *, last_word: bool) -> None:
         proposal, scp = self._proposal, self._shared.settings.dicom.scp
         assert proposal
-        if not proposal.protocol_version & 1:
-            self._reject(Rejection.PROTOCOL_VERSION, "protocol version 1 is not offered")
-            return
-        if proposal.application_context != APPLICATION_CONTEXT:
-            self._reject(Rejection.APPLICATION_CONTEXT, "another application context than DICOM's")
-            return
-        outcome = self._shared.admission.decide(
+        outcome = against(proposal) or self._shared.admission.decide(
             called=proposal.called,
             calling=proposal.calling,
             host=self._host,
@@ -277,6 +248,10 @@ class Association:
             last_word=last_word,
             own=self._shared.settings.dicom.scu.ae_title,
         )
+        if isinstance(outcome, Admitted):
+            intake_is_open = self._shared.board.intake_is_open
+            verification = scp.verification.enabled
+            outcome = against_now(proposal, verification=verification, intake_is_open=intake_is_open) or outcome
         if isinstance(outcome, NamesNeeded):
             self.state = State.AWAITING_ADMISSION
             self._connection.pause()
@@ -284,10 +259,6 @@ class Association:
             self._shared.names.refresh(outcome.names, self._names_refreshed)
         elif isinstance(outcome, Refused):
             self._reject(outcome.rejection, outcome.reason, outcome.hint)
-        elif proposal.verification_only and not scp.verification.enabled:
-            self._reject(Rejection.APPLICATION_CONTEXT, "Verification is off (dicom.scp.verification.enabled)")
-        elif proposal.storage_only and self._shared.board.intake != Intake.OPEN:
-            self._reject(Rejection.TEMPORARY_CONGESTION, "no space for what would be stored")
         else:
             self._slot = self._shared.row.claim_slot(
                 host_key(self._host), scp.maximum_number_of_associations, scp.maximum_associations_per_host
@@ -322,15 +293,7 @@ class Association:
         )
         if self.state is State.AWAITING_ADMISSION:
             self._connection.resume()
-        if not NOT_USED:
-            self._lane = Lane(
-                self._shared,
-                self._limits,
-                self,
-                connection=self._connection,
-                walker=self._walker,
-                service=self._service,
-            )
+        self._lane = open_lane(self._shared, self, self._connection, self._walker, self._service)
         self.state = State.ESTABLISHED
         self._walker.welcome_data(self._service, self._limits.max_pdu_bytes)
         self._send(encode_acceptance(proposal, agreement, self._limits.max_pdu_bytes))

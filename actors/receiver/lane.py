@@ -1,6 +1,6 @@
 """The lane: where an association's usual objects go from the socket into their files without the interpreter.
 
-What it does is written in C (`_lane.c`), which needs a compiler when the gateway is installed. Without one, every
+What it does is written in C (`native/`), which needs a compiler when the gateway is installed. Without one, every
 object takes the way of `Connection`, `PduWalker` and `Service`, which know everything that a peer may do. With it, an
 association enters the lane between two objects, as soon as its requests have a form, and leaves it for whatever is not
 usual: another request, another dataset than was announced, a large object, an error, a deadline, an end. It leaves
@@ -18,7 +18,6 @@ from actors.receiver.pdu import PduWalker
 from actors.receiver.service import Service
 from actors.receiver.shared import Shared
 from protocol import clock, killpoints
-from protocol.config.settings import Limits
 
 PURE_PYTHON = "DICOM_ADAPTER_PURE_PYTHON"
 
@@ -31,7 +30,7 @@ else:
 """Why this process has no lane; "" when it has."""
 
 _EPOLLIN = select.EPOLLIN
-_LONGEST_COMMAND = 1024  # as in _lane.c
+_LONGEST_COMMAND = 1024  # as in native/lane.h
 if not NOT_USED:
     _STORED, _COMPLETE, _UNUSUAL, _LOST = _lane.STORED, _lane.COMPLETE, _lane.UNUSUAL, _lane.LOST
 
@@ -54,7 +53,6 @@ class Lane:
 
     Args:
         shared: of this process.
-        limits: deadlines and lengths.
         owner: the association.
         connection: receives where the lane does not.
         walker: walks what the lane does not.
@@ -64,18 +62,11 @@ class Lane:
         taken: whether the association is in it.
     """
 
-    def __init__(
-        self,
-        shared: Shared,
-        limits: Limits,
-        owner: Owner,
-        *,
-        connection: Connection,
-        walker: PduWalker,
-        service: Service,
+    def __init__(  # made by `open_lane` alone
+        self, shared: Shared, owner: Owner, connection: Connection, walker: PduWalker, service: Service
     ) -> None:
         self._shared = shared
-        self._limits = limits
+        self._limits = shared.settings.dicom.scp.limits
         self._owner = owner
         self._connection = connection
         self._walker = walker
@@ -84,8 +75,13 @@ class Lane:
         self._lane: _lane.Lane | None = None  # of that form
         self.taken = False
 
-    def enter(self, form: StoreForm) -> None:
-        """What comes from now on is taken here; the association must be between two objects, with nothing to answer."""
+    def enter(self) -> None:
+        """What comes from now on is taken here, if the association is between two objects with nothing to answer."""
+        form, shared = self._service.usual_form, self._shared
+        if form is None or self.taken or self._connection.blocked or not self._walker.between_messages:
+            return
+        if shared.cutting or not shared.board.intake_is_open:
+            return
         if form is not self._form:
             self._form, self._lane = form, self._made(form)
         if self._lane is None:
@@ -123,7 +119,7 @@ class Lane:
             self._connection.expect_at(lane.deadline)  # the PDU is no new one
 
     def _made(self, form: StoreForm) -> "_lane.Lane | None":
-        patterns = self._service.patterns(form)
+        patterns = self._service.context_of(form).patterns(form)
         if patterns is None or self._limits.max_command_bytes < _LONGEST_COMMAND:
             return None
         return _lane.Lane(
@@ -190,3 +186,8 @@ class Lane:
         for part, size, sop_instance in lane.stored:
             self._service.note_stored(part, size, clock.now(), sop_instance)
         lane.stored.clear()
+
+
+def open_lane(shared: Shared, owner: Owner, connection: Connection, walker: PduWalker, service: Service) -> Lane | None:
+    """The lane of an association, where there is one; see `Lane`."""
+    return None if NOT_USED else Lane(shared, owner, connection, walker, service)

@@ -1,16 +1,23 @@
 """What an association receives: a request with its dataset, and the presentation context that it comes on."""
 
+import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.receiver.command import Command
+from actors.receiver.command import Command, Status
 from actors.receiver.file_meta import FileMeta
-from actors.receiver.first_elements import ExpectedUids
+from actors.receiver.first_elements import ENOUGH_BYTES, ExpectedUids, Verdict, compare, first_bytes
 from actors.receiver.forms import StoreForm
 from actors.receiver.negotiation import AcceptedContext
 from actors.receiver.store import Complete, start_write_back
+from protocol.dimse import VERIFICATION
 from protocol.dimse.elements import Encoding, encoding_of
+from protocol.dimse.uids import is_uid_value
 
+VERIFICATION_SOP_CLASS = VERIFICATION.encode("ascii")
+_FIRST_LOOK_BYTES = 1024
+_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 _WRITE_BACK_BYTES = 8 * 1024 * 1024
 
 
@@ -47,6 +54,20 @@ class StorageContext:
             peer=ends.peer,
             local=ends.local,
         )
+
+    def patterns(self, form: StoreForm) -> Callable[[int], tuple[bytes, bytes, bytes, bytes, bytes]] | None:
+        """What stands around the SOP Instance UID in the response, the dataset and the file of a form's objects.
+
+        Args:
+            form: of their requests.
+
+        Returns:
+            A function of the length of the UID's value; None when datasets of this context cannot be looked into.
+        """
+        expected, meta = self.expected_uids, self.file_meta
+        if expected is None:
+            return None
+        return lambda length: (*form.frame(length), expected.before(length), meta.start(length), meta.after)
 
 
 class Receiving(Protocol):
@@ -86,6 +107,70 @@ class Reception(Complete):
         self.status = status
         self.comment = comment
         self.head = b""
+
+    def fail(self, error: Exception) -> None:
+        """It cannot be stored: what was written of it is deleted, and the rest is read past."""
+        full = isinstance(error, OSError) and error.errno in _NO_SPACE
+        self.refuse(Status.OUT_OF_RESOURCES, "no space, send it again later" if full else "storage error")
+        if self.part is not None:
+            self.part.discard()
+            self.part = None
+
+    def judge(self, ignored: frozenset[bytes]) -> None:
+        """Find what speaks against all objects of such a request.
+
+        Args:
+            ignored: SOP classes that are answered Success and not stored.
+        """
+        command, context = self.command, self.context
+        if context.sop_class == VERIFICATION_SOP_CLASS:
+            self.refuse(Status.SOP_CLASS_NOT_SUPPORTED, "the context is for Verification")
+        elif not command.has_dataset:
+            self.refuse(Status.CANNOT_UNDERSTAND, "there is no dataset")
+        elif not command.sop_class:
+            self.refuse(Status.CANNOT_UNDERSTAND, "Affected SOP Class UID is missing")
+        elif command.sop_class != context.sop_class:
+            self.refuse(Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "Affected SOP Class is not its context's")
+        elif command.sop_class in ignored and is_uid_value(command.sop_instance):  # else it is told so below
+            self.refuse(Status.SUCCESS, "")
+
+    def is_as_expected(self, pieces: list[memoryview | bytes]) -> bool:
+        """Whether the dataset begins as nearly all do on its context, with the UIDs of its command.
+
+        Args:
+            pieces: the first of it.
+        """
+        expected = self.context.expected_uids
+        if expected is None or self.head or not pieces:
+            return False
+        return expected.stand_in(bytes(pieces[0][:_FIRST_LOOK_BYTES]), self.command.sop_instance)
+
+    def look_closely(self, pieces: list[memoryview | bytes], *, final: bool) -> bool:
+        """Look at the dataset's first elements.
+
+        Args:
+            pieces: the first of it, behind `head`.
+            final: whether nothing follows.
+
+        Returns:
+            Whether it may be stored; False when it is refused, or more must come.
+        """
+        head = self.head + first_bytes(pieces)
+        if not head:
+            if final:
+                self.refuse(Status.CANNOT_UNDERSTAND, "the dataset is empty")
+            return False
+        command, encoding = self.command, self.context.encoding
+        if encoding is None:
+            return True
+        verdict = compare(head, encoding, command.sop_class, command.sop_instance)
+        if verdict is Verdict.MISMATCH:
+            self.refuse(Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "SOP Class or Instance UID in the dataset is another")
+        elif verdict is Verdict.TOO_SHORT and not final and len(head) < ENOUGH_BYTES:
+            self.head = head
+        else:
+            return True
+        return False
 
     def write_back(self) -> None:
         """Let the disk begin with what has come, now and then, so that the sync at the end is short."""

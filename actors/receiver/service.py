@@ -4,7 +4,6 @@ A dataset's fragments are written straight from the receive buffer, or through t
 in the request speaks against the object; until it was answered, it has the name of something in transit.
 """
 
-import errno
 import logging
 from collections.abc import Callable, Mapping
 
@@ -15,26 +14,21 @@ from actors.receiver.command import (
     encode_response,
     parse_command,
 )
-from actors.receiver.first_elements import ENOUGH_BYTES, Verdict, compare, first_bytes
 from actors.receiver.forms import StoreForm
 from actors.receiver.negotiation import AcceptedContext
-from actors.receiver.reception import Ends, Reception, StorageContext
+from actors.receiver.reception import VERIFICATION_SOP_CLASS, Ends, Reception, StorageContext
 from actors.receiver.shared import Shared
 from actors.receiver.store import write_all
 from protocol import killpoints
 from protocol.clock import Moment
-from protocol.dimse import VERIFICATION
 from protocol.dimse.command_set import UnreadableCommandError
 from protocol.dimse.pdu import IS_COMMAND, AbortReason, ProtocolError, encode_command
 from protocol.dimse.uids import is_uid_value
 from protocol.messages import StoredInstance
 from protocol.spool import Part
 
-_VERIFICATION = VERIFICATION.encode("ascii")
 _BULK_BYTES = 4 * 1024 * 1024
 _MOST_OUTSTANDING = 8  # 1 was negotiated; some send on before they have read the answer
-_FIRST_LOOK_BYTES = 1024
-_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class Service:
@@ -110,27 +104,12 @@ class Service:
         """The form of its requests, if there is one and the next may come by another way: nothing is under way."""
         return None if self.outstanding or self._reception is not None or self._command else self._form
 
-    def patterns(self, form: StoreForm) -> "Callable[[int], tuple[bytes, bytes, bytes, bytes, bytes]] | None":
-        """What stands around the SOP Instance UID in the response, the dataset and the file of a form's objects.
-
-        Args:
-            form: of its requests.
-
-        Returns:
-            A function of the length of the UID's value; None when datasets of that context cannot be looked into.
-        """
-        context = self._contexts[form.context_id]
-        expected, meta = context.expected_uids, context.file_meta
-        if expected is None:
-            return None
-        return lambda length: (*form.frame(length), expected.before(length), meta.start(length), meta.after)
+    def context_of(self, form: StoreForm) -> StorageContext:
+        """The presentation context of a form's requests."""
+        return self._contexts[form.context_id]
 
     def open_part(self) -> Part:
-        """A new file for an object.
-
-        Raises:
-            OSError: as the file system says.
-        """
+        """A new file for an object; raises what `ShardWriter.open_part` does."""
         self._opened += 1
         part = self._shared.writer.open_part(self._association, self._opened)
         killpoints.reach("receiver.part-opened")
@@ -191,7 +170,7 @@ class Service:
             self._shared.pipe.put(reception.part.fd, count)
             reception.size += count
         except OSError as error:
-            self._storage_failed(reception, error)
+            self.storage_failed(error, reception)
         if self.sync:
             reception.write_back()
 
@@ -234,7 +213,7 @@ class Service:
             try:
                 reception.part = self.open_part()
             except OSError as error:
-                self._storage_failed(reception, error)
+                self.storage_failed(error, reception)
         return is_amid or reception is not None
 
     # Requests.
@@ -265,7 +244,7 @@ class Service:
             self._judge(reception)
             if reception.status is None:
                 self._form = self._form_of(data, command)
-        elif command.field == CommandField.C_ECHO_RQ and context.sop_class == _VERIFICATION:
+        elif command.field == CommandField.C_ECHO_RQ and context.sop_class == VERIFICATION_SOP_CLASS:
             reception.refuse(Status.SUCCESS, "")
         else:
             reception.refuse(Status.UNRECOGNIZED_OPERATION, "only C-STORE and C-ECHO are supported")
@@ -283,18 +262,8 @@ class Service:
             if not reception.command.is_moved:
                 self._shared = self._unasked
             self._unasked = None
-        command, context = reception.command, reception.context
-        if context.sop_class == _VERIFICATION:
-            reception.refuse(Status.SOP_CLASS_NOT_SUPPORTED, "the context is for Verification")
-        elif not command.has_dataset:
-            reception.refuse(Status.CANNOT_UNDERSTAND, "there is no dataset")
-        elif not command.sop_class:
-            reception.refuse(Status.CANNOT_UNDERSTAND, "Affected SOP Class UID is missing")
-        elif command.sop_class != context.sop_class:
-            reception.refuse(Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "Affected SOP Class is not its context's")
-        elif command.sop_class in self._ignored and is_uid_value(command.sop_instance):  # else it is told so below
-            reception.refuse(Status.SUCCESS, "")
-        else:
+        reception.judge(self._ignored)
+        if reception.status is None:
             self._judge_object(reception)
 
     def _judge_object(self, reception: Reception) -> None:
@@ -327,61 +296,29 @@ class Service:
                 assert reception.part
                 reception.size += write_all(reception.part.fd, pieces)
         except OSError as error:
-            self._storage_failed(reception, error)
+            self.storage_failed(error, reception)
         pieces.clear()
         if self.sync:
             reception.write_back()
 
     def _begin(self, reception: Reception, *, final: bool) -> bool:
         """Look at the first bytes and put the file meta before them; False when it is refused, or more must come."""
-        if not self._is_as_expected(reception) and not self._look_closely(reception, final=final):
+        pieces = self._pieces
+        if not reception.is_as_expected(pieces) and not reception.look_closely(pieces, final=final):
             return False
         if reception.part is None:
             reception.part = self.open_part()
-        pieces = self._pieces
         pieces.insert(0, reception.context.file_meta.encode(reception.command.sop_instance))
         if reception.head:
             pieces.insert(1, reception.head)
             reception.head = b""
         return True
 
-    def _is_as_expected(self, reception: Reception) -> bool:
-        expected, pieces = reception.context.expected_uids, self._pieces
-        if expected is None or reception.head or not pieces:
-            return False
-        return expected.stand_in(bytes(pieces[0][:_FIRST_LOOK_BYTES]), reception.command.sop_instance)
-
-    def _look_closely(self, reception: Reception, *, final: bool) -> bool:
-        head = reception.head + first_bytes(self._pieces)
-        if not head:
-            if final:
-                reception.refuse(Status.CANNOT_UNDERSTAND, "the dataset is empty")
-            return False
-        command, encoding = reception.command, reception.context.encoding
-        if encoding is None:
-            return True
-        verdict = compare(head, encoding, command.sop_class, command.sop_instance)
-        if verdict is Verdict.MISMATCH:
-            reception.refuse(
-                Status.DATASET_DOES_NOT_MATCH_SOP_CLASS, "SOP Class or Instance UID in the dataset is another"
-            )
-        elif verdict is Verdict.TOO_SHORT and not final and len(head) < ENOUGH_BYTES:
-            reception.head = head
-        else:
-            return True
-        return False
-
-    def storage_failed(self, error: OSError) -> None:
-        """The object under way cannot be stored: what comes of it is read past, and it is answered at its end."""
-        assert self._reception
-        self._storage_failed(self._reception, error)
-
-    def _storage_failed(self, reception: Reception, error: Exception) -> None:
-        full = isinstance(error, OSError) and error.errno in _NO_SPACE
-        reception.refuse(Status.OUT_OF_RESOURCES, "no space, send it again later" if full else "storage error")
-        if reception.part is not None:
-            reception.part.discard()
-            reception.part = None
+    def storage_failed(self, error: Exception, reception: Reception | None = None) -> None:
+        """An object, or the one under way, cannot be stored: its rest is read past, and it is answered at its end."""
+        reception = reception or self._reception
+        assert reception
+        reception.fail(error)
         self._shared.repeats.add(
             "object_not_stored",
             self._peer,
@@ -396,12 +333,13 @@ class Service:
         """The store has made a complete object an instance, or could not."""
         self.outstanding -= 1
         if reception.error is not None:
-            self._storage_failed(reception, reception.error)
+            self.storage_failed(reception.error, reception)
             self._respond_unstored(reception)
             return
         assert reception.part
         assert reception.stored
-        self._count(reception.size)
+        self.stored += 1
+        self.stored_bytes += reception.size
         # The sender is answered first: it makes its next object ready while the rest is done here.
         if reception.form is None:
             self._respond(reception.command, reception.context, Status.SUCCESS, "")
@@ -419,12 +357,9 @@ class Service:
             stored: when it became durable.
             sop_instance: its UID without padding.
         """
-        self._count(size)
-        self._announce(part, size, stored, sop_instance)
-
-    def _count(self, size: int) -> None:
         self.stored += 1
         self.stored_bytes += size
+        self._announce(part, size, stored, sop_instance)
 
     def _announce(self, part: Part, size: int, stored: Moment, sop_instance: bytes) -> None:
         self._shared.row.add_stored(size)
