@@ -56,7 +56,8 @@ class Chaos:
             name, did = "hang", victims.hang(pid)
         else:
             name, did = "starve", victims.starve(pid)
-            self._starved.append(pid)
+            if did:
+                self._starved.append(pid)
         if did:
             self.done[f"{name} {kind}"] += 1
 

@@ -88,8 +88,10 @@ class Victims:
         return self._signal(pid, signal.SIGCONT)
 
     def starve(self, pid: int) -> bool:
-        """Let it open no more files."""
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        """Let it open no more files; False when it is gone, or not up yet: it would end for lack of them."""
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError, AdapterError):
+            if not any(actor.pid == pid and actor.state == "running" for actor in self._gateway.status().actors):
+                return False
             used = len(os.listdir(f"/proc/{pid}/fd"))
             hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)[1]
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + _FEW_DESCRIPTORS, hard))
