@@ -233,8 +233,8 @@ static int walk(Lane *self, enum outcome *outcome)
         }
     }
     if (*outcome == WAITING) {
-        if (self->phase == IN_FRAGMENT && self->size >= BULK && self->fragment_bytes >= SPLICED)
-            *outcome = UNUSUAL; /* it goes through the pipe from here on */
+        if (self->phase == IN_FRAGMENT && self->size >= BULK && (self->sync || self->fragment_bytes >= SPLICED))
+            *outcome = UNUSUAL; /* from here on it goes through the pipe, and to the disk while it comes */
         else if (self->phase == BETWEEN_FRAGMENTS && self->part == Py_None)
             /* The peer has yet to read its file, or to send it: there is time to open ours. */
             return lane_open_file(self);
