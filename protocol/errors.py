@@ -1,6 +1,9 @@
 """One tree of errors: each class has an exit code (sysexits.h) and a sentence that names the remedy."""
 
+import errno
 from collections.abc import Sequence
+
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
 
 
 class AdapterError(Exception):
@@ -67,3 +70,19 @@ class RefusedError(AdapterError):
 
 class IllegalTransitionError(AdapterError):
     """A row was about to take a state that its life cycle does not allow: a fault of this program."""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether something failed since this process, or the machine, has no descriptors, threads or memory left.
+
+    That says nothing of what was to be done: the same call succeeds when there is some again.
+
+    Args:
+        error: with what caused it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _SHORTAGES:
+            return True
+        cause = cause.__cause__
+    return False

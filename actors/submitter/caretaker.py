@@ -8,7 +8,7 @@ from typing import TypeVar
 from actors.actor import Actor
 from actors.submitter.progress import Progress, with_jobs
 from protocol.availability import LEDGER_AWAY, Availability
-from protocol.errors import AdapterError, RefusedError
+from protocol.errors import AdapterError, RefusedError, is_shortage
 from protocol.ledger import PAGE_ROWS, Ledger, Submission, pages
 from protocol.platforms.base import Platform, PlatformError, PlatformState, Sought
 from protocol.states import JobState, RunState
@@ -171,8 +171,11 @@ class Caretaker:
         except (AdapterError, *LEDGER_AWAY) as error:
             self._actor.log.debug("chore_failed", chore=chore, reason=str(error))
             self._actor.post(lambda: self._going.discard(chore))
-        except Exception:
-            self._actor.log.unexpected("chore_broke", chore=chore)
+        except Exception as error:
+            if is_shortage(error):
+                self._actor.log.debug("chore_failed", chore=chore, reason=str(error))
+            else:
+                self._actor.log.unexpected("chore_broke", chore=chore)
             self._actor.post(lambda: self._going.discard(chore))
         else:
             self._actor.post(lambda: self._finish(chore, found, then))

@@ -90,7 +90,7 @@ class Progress:
 
         Args:
             error: a sentence for people, without patient data.
-            unreachable: whether the platform could not be reached.
+            unreachable: whether the platform could not be reached, or for want of something here not be asked.
             retry_seconds: the pause before the next try.
             most_retries: how often a step is tried again; -1 for a failure that will not go away.
 

@@ -26,7 +26,7 @@ from protocol.availability import LEDGER_AWAY, Availability
 from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
-from protocol.errors import AdapterError, RefusedError, UnavailableError
+from protocol.errors import AdapterError, RefusedError, UnavailableError, is_shortage
 from protocol.ledger import PAGE_ROWS, Job, Ledger, Submission, pages, tuples
 from protocol.platforms import open_platform
 from protocol.platforms.base import StepInterruptedError
@@ -385,13 +385,17 @@ class Submitter(Actor):
             permanent = isinstance(error, RefusedError)
             result = Failure(str(error), unreachable=not permanent, permanent=permanent)
         except AdapterError as error:
-            result = Failure(str(error))
-        except pw.PeeweeException as error:
-            result = Failure(f"the ledger could not be read: {type(error).__name__}")
+            result = Failure(str(error), unreachable=is_shortage(error))
+        except (pw.OperationalError, pw.InterfaceError) as error:
+            result = Failure(f"the ledger could not be read: {type(error).__name__}", unreachable=True)
         except Exception as error:
-            # One job's trouble, tried again by policy; the others go on.
-            self.log.unexpected("step_broke", job_id=task.job.job_id, step=task.doing.value)
-            result = Failure(f"unexpected {type(error).__name__}: see the log")
+            if is_shortage(error):
+                # Not the job's trouble: it goes on when there is enough again.
+                result = Failure(f"this process cannot ask the platform: {error}", unreachable=True)
+            else:
+                # One job's trouble, tried again by policy; the others go on.
+                self.log.unexpected("step_broke", job_id=task.job.job_id, step=task.doing.value)
+                result = Failure(f"unexpected {type(error).__name__}: see the log")
         self.post(lambda: self._results.append((task.job.job_id, result)))
 
     def _note_uploaded(self, job_id: str, count: int) -> None:

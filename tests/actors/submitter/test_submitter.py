@@ -3,6 +3,7 @@
 import itertools
 import os
 import random
+import resource
 import signal
 import time
 from collections.abc import Iterator
@@ -276,3 +277,24 @@ def test_a_drain_ends_soon_and_the_next_process_goes_on(world: World, counting: 
     world.launcher.start("platform")
     world.launcher.start("submitter")
     world.wait_run(job_id, RunState.SUCCEEDED)
+
+
+def test_a_submitter_without_descriptors_is_no_fault_of_its_jobs(tmp_path: Path) -> None:
+    """They go on by themselves when it has some again."""
+    sets = [f"DicomAdapter.services.platform.{name}" for name in ("maxRetries=1", "retryDelaySeconds=0")]
+    with World(tmp_path, *sets) as world:
+        world.launcher.start("platform")
+        submitter = world.launcher.start("submitter")
+        group_id, pipeline = world.group(), world.shell("true")
+        hard = resource.prlimit(submitter.pid, resource.RLIMIT_NOFILE)[1]
+        used = len(os.listdir(f"/proc/{submitter.pid}/fd"))
+        resource.prlimit(submitter.pid, resource.RLIMIT_NOFILE, (used, hard))
+        jobs = [world.job(group_id, pipeline) for _ in range(2)]
+        world.tell_jobs(*jobs)
+        for job_id in jobs:
+            assert world.wait_submission(job_id, JobState.FAULTED).unreachable
+        resource.prlimit(submitter.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        for job_id in jobs:
+            world.wait_submission(job_id, *DONE, seconds=60.0)
+            world.wait_run(job_id, RunState.SUCCEEDED)
+        assert "marker=UNEXPECTED" not in submitter.log_text()
