@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 _RESPONSE = re.compile(r"Received (?:Store|C-STORE|Echo|C-ECHO) Response \((?P<status>.+?)\)$", re.MULTILINE)
 _WORKERS = 8
+_given: deque[int] = deque(maxlen=200)  # ports
 _REASON = re.compile(r"Reason: (?P<reason>.+)$", re.MULTILINE)
 
 
@@ -46,14 +48,18 @@ def free_port() -> int:
     """A port on which nothing listens, below the range from which the kernel takes those of outgoing connections.
 
     Each worker of pytest-xdist has ports of its own: what one has found free, another might take before it is used.
+    Nor is any of the last ones given again.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _WORKERS
     while True:
         port = random.randrange(20_000 + worker, 32_000, _WORKERS)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind(("127.0.0.1", port))
+                _given.append(port)
                 return port
 
 

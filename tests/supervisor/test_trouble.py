@@ -78,7 +78,7 @@ def test_a_crash_loop_backs_off_is_shown_and_touches_nobody_else(shared: Gateway
         lines = [line for line in shared.log_text()[logged:].splitlines() if "actor_died" in line]
         pauses = [float(line.rpartition("=")[2]) for line in lines]
         assert pauses == sorted(pauses)
-        assert pauses[-1] > 8 * pauses[0]
+        assert pauses[-1] >= 8 * pauses[0]
         told = json.loads(shared.cli("status", "--json").stdout)
         (shown,) = [actor for actor in told["actors"] if actor["kind"] == "submitter"]
         assert shown["restarts"] >= restarts + 5
