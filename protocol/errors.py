@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Sequence
 
-_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 
 class AdapterError(Exception):
@@ -73,7 +73,7 @@ class IllegalTransitionError(AdapterError):
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether something failed since this process, or the machine, has no descriptors, threads or memory left.
+    """Whether something failed since this process, or the machine, has no descriptors or memory left.
 
     That says nothing of what was to be done: the same call succeeds when there is some again.
 

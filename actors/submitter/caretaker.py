@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from actors.actor import Actor
+from actors.submitter.failure import failure_of
 from actors.submitter.progress import Progress, with_jobs
 from protocol.availability import LEDGER_AWAY, Availability
-from protocol.errors import AdapterError, RefusedError, is_shortage
+from protocol.errors import RefusedError
 from protocol.ledger import PAGE_ROWS, Ledger, Submission, pages
 from protocol.platforms.base import Platform, PlatformError, PlatformState, Sought
 from protocol.states import JobState, RunState
@@ -168,14 +169,12 @@ class Caretaker:
     def _work(self, chore: str, work: Callable[[], Found], then: Callable[[Found], None]) -> None:
         try:
             found = work()
-        except (AdapterError, *LEDGER_AWAY) as error:
-            self._actor.log.debug("chore_failed", chore=chore, reason=str(error))
-            self._actor.post(lambda: self._going.discard(chore))
         except Exception as error:
-            if is_shortage(error):
-                self._actor.log.debug("chore_failed", chore=chore, reason=str(error))
-            else:
+            failure = failure_of(error)
+            if failure is None:
                 self._actor.log.unexpected("chore_broke", chore=chore)
+            else:
+                self._actor.log.debug("chore_failed", chore=chore, reason=failure.reason)
             self._actor.post(lambda: self._going.discard(chore))
         else:
             self._actor.post(lambda: self._finish(chore, found, then))

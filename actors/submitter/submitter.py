@@ -17,6 +17,7 @@ import peewee as pw
 
 from actors.actor import Actor
 from actors.submitter.caretaker import Caretaker
+from actors.submitter.failure import Failure, failure_of
 from actors.submitter.progress import Progress, begin_next, faulted, with_jobs
 from actors.submitter.requests import Requests
 from actors.submitter.scheduler import Scheduler
@@ -26,7 +27,6 @@ from protocol.availability import LEDGER_AWAY, Availability
 from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
-from protocol.errors import AdapterError, RefusedError, UnavailableError, is_shortage
 from protocol.ledger import PAGE_ROWS, Job, Ledger, Submission, pages, tuples
 from protocol.platforms import open_platform
 from protocol.platforms.base import StepInterruptedError
@@ -40,14 +40,6 @@ _GRACE_SECONDS = 2.0  # for a call that is under way when this process is to end
 _SWEEP_MARGIN_NS = 3600 * NANOSECONDS  # for commits that take long, and clocks that are set back
 _OVER = (JobState.COMPLETED, JobState.FAULTED, JobState.DISCARDED)
 _UNFINISHED = tuple(state for state in JobState if state not in _OVER)
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """Why a step was not done: a sentence without patient data, and what may be done about it."""
-
-    reason: str
-    unreachable: bool = False
-    permanent: bool = False
 
 
 class Interrupted(msgspec.Struct, frozen=True):
@@ -381,21 +373,13 @@ class Submitter(Actor):
             result = UNDER_WAY[task.doing].perform(around, task)
         except StepInterruptedError:
             result = Interrupted()
-        except (UnavailableError, RefusedError) as error:
-            permanent = isinstance(error, RefusedError)
-            result = Failure(str(error), unreachable=not permanent, permanent=permanent)
-        except AdapterError as error:
-            result = Failure(str(error), unreachable=is_shortage(error))
-        except (pw.OperationalError, pw.InterfaceError) as error:
-            result = Failure(f"the ledger could not be read: {type(error).__name__}", unreachable=True)
         except Exception as error:
-            if is_shortage(error):
-                # Not the job's trouble: it goes on when there is enough again.
-                result = Failure(f"this process cannot ask the platform: {error}", unreachable=True)
-            else:
+            failure = failure_of(error)
+            if failure is None:
                 # One job's trouble, tried again by policy; the others go on.
                 self.log.unexpected("step_broke", job_id=task.job.job_id, step=task.doing.value)
-                result = Failure(f"unexpected {type(error).__name__}: see the log")
+                failure = Failure(f"unexpected {type(error).__name__}: see the log")
+            result = failure
         self.post(lambda: self._results.append((task.job.job_id, result)))
 
     def _note_uploaded(self, job_id: str, count: int) -> None:
