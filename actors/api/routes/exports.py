@@ -8,7 +8,7 @@ from litestar.params import FromPath, QueryParameter, RawBody
 from actors.api.exports import ExportDetail, ExportSummary, Probed
 from actors.api.jobs import Affected
 from actors.api.openapi import body
-from actors.api.routes.common import Limit, Offset, TheGateway
+from actors.api.routes.common import Limit, Offset, OnlyKnownQuery, TheGateway
 from protocol.ledger import PAGE_ROWS
 
 _FILTER: dict[str, Any] = {"destination": "MYPACS"}
@@ -21,6 +21,7 @@ class ExportController(Controller):
 
     path = "/api/exports"
     tags = ("Exports",)
+    middleware = (OnlyKnownQuery(),)
 
     @get(sync_to_thread=True)
     def list_some(  # noqa: PLR0917 # Litestar passes them by name

@@ -7,7 +7,7 @@ from litestar.params import FromPath, QueryParameter, RawBody
 
 from actors.api.jobs import Affected, JobDetail, JobSummary
 from actors.api.openapi import body
-from actors.api.routes.common import Limit, Offset, TheGateway
+from actors.api.routes.common import Limit, Offset, OnlyKnownQuery, TheGateway
 from protocol.ledger import PAGE_ROWS
 
 _FILTER: dict[str, Any] = {"aeTitle": "COVIDAET", "since": "2024-01-31T00:00:00Z"}
@@ -19,6 +19,7 @@ class JobController(Controller):
 
     path = "/api/jobs"
     tags = ("Jobs",)
+    middleware = (OnlyKnownQuery(),)
 
     @get(sync_to_thread=True)
     def list_some(  # noqa: PLR0917 # Litestar passes them by name

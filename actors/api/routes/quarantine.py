@@ -5,7 +5,7 @@ from litestar.params import FromPath
 
 from actors.api.jobs import Affected
 from actors.api.quarantine import QuarantinedInstance
-from actors.api.routes.common import Limit, Offset, TheGateway
+from actors.api.routes.common import Limit, Offset, OnlyKnownQuery, TheGateway
 from protocol.ledger import PAGE_ROWS
 
 
@@ -14,6 +14,7 @@ class QuarantineController(Controller):
 
     path = "/api/quarantine"
     tags = ("Quarantine",)
+    middleware = (OnlyKnownQuery(),)
 
     @get(sync_to_thread=True)
     def list_some(self, gateway: TheGateway, limit: Limit = PAGE_ROWS, offset: Offset = 0) -> list[QuarantinedInstance]:

@@ -97,6 +97,27 @@ def test_wrong_filters(rest: httpx.Client, query: str) -> None:
 
 
 @pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize("path", ["/api/jobs", "/api/exports", "/api/quarantine"])
+def test_a_parameter_that_is_none(rest: httpx.Client, path: str) -> None:
+    """Its list would be the whole one, for something else than what was asked."""
+    for query in ("aetitle=COVIDAET", "limit=5&foo", "%C3%A9=1", "_=" + "x" * 3000):
+        answer = rest.get(f"{path}?{query}")
+        assert answer.status_code == 400, query
+        assert "limit, offset" in answer.json()["detail"], query
+    assert rest.get(f"{path}?limit=5&offset=0").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["jobs/discard", "jobs/retry", "jobs/J/discard", "exports/cancel", "exports/retry"])
+def test_a_filter_in_a_commands_address_decides_nothing(rest: httpx.Client, owners: Owners, path: str) -> None:
+    """The body would still say: all of them."""
+    for query in ("aeTitle=A", "destination=A", "aeTitle"):
+        answer = rest.post(f"/api/{path}?{query}", json={})
+        assert answer.status_code == 400
+        assert "its body" in answer.json()["detail"]
+    assert owners.take() == []
+
+
+@pytest.mark.usefixtures("jobs")
 def test_one(rest: httpx.Client) -> None:
     """With its steps, and what its pipeline left behind."""
     found = rest.get("/api/jobs/J-DONE").json()
