@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
+_NO_THREAD = "can't start new thread"  # as CPython says it, in a RuntimeError without a number
+
 
 class AdapterError(Exception):
     """Anything that this system says about itself; `str()` of it is what a person reads."""
@@ -73,7 +75,7 @@ class IllegalTransitionError(AdapterError):
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether something failed since this process, or the machine, has no descriptors or memory left.
+    """Whether something failed since this process, or the machine, has no descriptors, threads or memory left.
 
     That says nothing of what was to be done: the same call succeeds when there is some again.
 
@@ -83,6 +85,8 @@ def is_shortage(error: BaseException) -> bool:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _SHORTAGES:
+            return True
+        if isinstance(cause, RuntimeError) and str(cause) == _NO_THREAD:
             return True
         cause = cause.__cause__
     return False

@@ -12,12 +12,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
-import peewee as pw
 
 from actors.actor import Actor
 from actors.retriever.journal import Journal
 from actors.retriever.offers import Offers
-from actors.retriever.outcome import Kept, Outcome
+from actors.retriever.outcome import Kept, Outcome, nothing, outcome_of
 from actors.retriever.shelf import clear_incoming, is_instance
 from protocol import channels, killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
@@ -210,13 +209,11 @@ class Retriever(Actor):
                 )
                 .run()
             )
-        except pw.PeeweeException as error:
-            outcome = Outcome(broken_off=f"the ledger could not be read: {type(error).__name__}")
-        except (AdapterError, msgspec.MsgspecError) as error:
-            outcome = Outcome(missing=("everything",), problems=(str(error),))
         except Exception as error:
-            self.log.unexpected("retrieval_broke", transaction_id=pending.row.transaction_id)
-            outcome = Outcome(missing=("everything",), problems=(f"unexpected {type(error).__name__}: see the log",))
+            known = outcome_of(error)
+            if known is None:
+                self.log.unexpected("retrieval_broke", transaction_id=pending.row.transaction_id)
+            outcome = known or nothing(f"unexpected {type(error).__name__}: see the log")
         finally:
             self._ledger.close()  # this thread's connection
         self.post(lambda: self._round_ended(pending, outcome))
