@@ -1,7 +1,9 @@
 """The lane and the Python path give the same answers, the same files and the same ends to the same bytes."""
 
 import itertools
+import math
 import random
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.receiver import lane
+from actors.receiver import association, connection, lane, reception, service, store
 from tests.actors.launcher import wait_until
 from tests.actors.receiver import raw
 from tests.actors.receiver.raw import P_DATA, pdu, pdv
@@ -73,6 +75,22 @@ def test_the_second_object_goes_through_the_lane_and_only_where_it_is_not_turned
             stat = Path(f"/proc/{twin.receiver.pid}/stat")
             wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "the process to stop itself")
             assert stopped_in_lane(twin.receiver) is used
+
+
+def test_what_is_said_twice_is_the_same() -> None:
+    """Both ways turn to another at the same size, and wait as long."""
+    native = Path(lane.__file__).parent / "native"
+    source = "".join(path.read_text() for path in sorted(native.glob("*.[ch]")))
+    for name, value in {
+        "BULK": service._BULK_BYTES,
+        "SPLICED": association._SPLICED_BYTES,
+        "FIRST_LOOK": reception._FIRST_LOOK_BYTES,
+        "LONGEST_COMMAND": lane._LONGEST_COMMAND,
+        "MOST_PIECES": store._MOST_PIECES,
+        "STALL": connection._STALL_SECONDS,
+    }.items():
+        (said,) = re.findall(rf"^\s*(?:static const double )?{name} = ([0-9.* ]+)[,;]", source, re.MULTILINE)
+        assert math.prod(float(factor) for factor in said.split("*")) == value, name
 
 
 # Objects that are stored, in whatever pieces they come.
