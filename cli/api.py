@@ -32,10 +32,16 @@ def call(url: str, method: str, *path: str, body: Any = None, query: dict[str, s
         UnavailableError: nobody answers, or the answer is that a part is missing now.
         NotFoundError: there is no such thing.
         RefusedError: the API will not do it.
+        UsageError: a component is none, or the token or address cannot be one.
     """
     import httpx
 
-    token = os.environ.get("DICOM_ADAPTER_TOKEN", "")
+    for component in path:
+        if component.strip() in ("", ".", ".."):
+            raise UsageError(f"{component!r} is no name and no ID: give one")
+    token = os.environ.get("DICOM_ADAPTER_TOKEN", "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError("DICOM_ADAPTER_TOKEN holds characters that a token cannot have: letters, digits and ._~+/-")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     address = "/".join([url.rstrip("/"), "api", *(quote(component, safe="") for component in path)])
     parameters = {name: value for name, value in (query or {}).items() if value}

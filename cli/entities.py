@@ -65,15 +65,17 @@ def create_aetitle(
 
     Example: `dicom-adapter create aetitle -a COVIDAET timeout=10 pipeline-covid=ID`
     """
+    processor_settings = _settings(settings or [])
     entity = {
         "name": name or ae_title,
         "aeTitle": ae_title,
         "overwriteSameInstance": overwrite,
         "ignoredSopClasses": [uid for text in ignored or () for uid in text.replace(",", " ").split()],
-        "processorSettings": dict(_pair(setting) for setting in settings or ()),
+        "processorSettings": processor_settings,
         **({"processor": processor} if processor else {}),
     }
     _create(url, Kind.AETITLE, entity, json)
+    _warn_of_unknown_pipelines(url, processor_settings)
 
 
 @create.command("src")
@@ -158,6 +160,21 @@ def _warn_of_unknown(url: str, exports: list[str]) -> None:
             )
 
 
+def _warn_of_unknown_pipelines(url: str, settings: dict[str, str]) -> None:
+    """A name where the ID belongs, or an ID that is misspelt: its jobs would fault. Clara's are not known here."""
+    named = {key: value for key, value in settings.items() if key.casefold().startswith("pipeline-")}
+    pipelines = call(url, "GET", "config", Kind.PIPELINE.path) if named else []
+    known = {each["pipelineId"] for each in pipelines}
+    for key, value in named.items():
+        if pipelines and value.casefold() not in known:
+            remedy = next((f": its ID is {each['pipelineId']}" for each in pipelines if each["name"] == value), "")
+            print(
+                f"dicom-adapter: {printable(key)}={printable(value)} is no pipeline of the embedded platform{remedy}; "
+                "jobs for it fault until the AE title is created anew with an ID of `dicom-adapter list pipeline`",
+                file=sys.stderr,
+            )
+
+
 def _create(url: str, kind: Kind, entity: dict[str, Any], json: bool) -> None:
     created = call(url, "POST", "config", kind.path, body=entity)
     if json:
@@ -166,6 +183,17 @@ def _create(url: str, kind: Kind, entity: dict[str, Any], json: bool) -> None:
         print(f"created pipeline {created['name']}: {created['pipelineId']}")
     else:
         print(f"created {kind} {created.get('name') or created['aeTitle']}")
+
+
+def _settings(written: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in map(_pair, written):
+        if key in found:
+            raise UsageError(
+                f"{key} is given more than once: pipelines have different names, pipeline-A=ID pipeline-B=ID"
+            )
+        found[key] = value
+    return found
 
 
 def _pair(setting: str) -> tuple[str, str]:
@@ -256,4 +284,5 @@ def delete(
     if json:
         print_json(deleted)
     else:
-        print(f"deleted {kind} {key}")
+        named, ae_title = deleted.get("name") or deleted["aeTitle"], deleted.get("aeTitle")
+        print(f"deleted {kind} {named}" + (f", AE title {ae_title}" if ae_title not in (None, named) else ""))

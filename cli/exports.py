@@ -6,13 +6,14 @@ from typing import Annotated
 import typer
 
 from cli.api import DEFAULT_URL, Url, call, call_pages
+from cli.decisions import choice, decide_all, decide_each
 from cli.output import Json, local_time, print_json, print_table
 from protocol.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List exports of results, show one, and retry or cancel them.")
 
 TaskIds = Annotated[list[str] | None, typer.Argument(metavar="TASK_ID...", help="IDs; none with a choice below.")]
-DestinationChoice = Annotated[str, typer.Option("--destination", help="Only to this destination.")]
+DestinationChoice = Annotated[str | None, typer.Option("--destination", help="Only to this destination.")]
 Every = Annotated[bool, typer.Option("--all", help="Every one that this can be done with.")]
 _TIMES = ("created", "updated", "nextTry")
 
@@ -20,9 +21,11 @@ _TIMES = ("created", "updated", "nextTry")
 @app.command("list")
 def list_exports(
     *,
-    state: Annotated[str, typer.Option(help="Only in this state: Pending, InProgress, Succeeded, Failed.")] = "",
-    destination: DestinationChoice = "",
-    job_id: Annotated[str, typer.Option("--job", help="Only of this job's ID.")] = "",
+    state: Annotated[
+        str | None, typer.Option(help="Only in this state: Pending, InProgress, Succeeded, Failed.")
+    ] = None,
+    destination: DestinationChoice = None,
+    job_id: Annotated[str | None, typer.Option("--job", help="Only of this job's ID.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many, the newest.", min=1)] = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
@@ -31,7 +34,7 @@ def list_exports(
 
     Example: `dicom-adapter exports list --state Failed`
     """
-    query = {"state": state, "destination": destination, "jobId": job_id}
+    query = choice(state=state, destination=destination, jobId=job_id)
     tasks = list(itertools.islice(call_pages(url, "exports", key="taskId", query=query), limit))
     if json:
         print_json(tasks)
@@ -99,7 +102,7 @@ def show(
 def retry(
     *,
     task_ids: TaskIds = None,
-    destination: DestinationChoice = "",
+    destination: DestinationChoice = None,
     every: Every = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -114,7 +117,7 @@ def retry(
 def cancel(
     *,
     task_ids: TaskIds = None,
-    destination: DestinationChoice = "",
+    destination: DestinationChoice = None,
     every: Every = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -143,13 +146,11 @@ def echo(
         print(f"{answered['destination']}: {answered['answer']} ({answered['seconds']:.3f} s)")
 
 
-def _decide(url: str, verb: str, task_ids: list[str], destination: str, every: bool) -> None:
-    if sum((bool(task_ids), bool(destination), every)) != 1:
+def _decide(url: str, verb: str, task_ids: list[str], destination: str | None, every: bool) -> None:
+    chosen = choice(destination=destination)
+    if sum((bool(task_ids), bool(chosen), every)) != 1:
         raise UsageError(f"say which exports to {verb}: their IDs, or --destination, or --all")
     if task_ids:
-        affected = sum(call(url, "POST", "exports", task_id, verb)["affected"] for task_id in task_ids)
+        decide_each(url, verb, "exports", task_ids, "export")
     else:
-        affected = call(url, "POST", "exports", verb, body={"destination": destination} if destination else {})[
-            "affected"
-        ]
-    print(f"{verb}: {affected} {'export' if affected == 1 else 'exports'}")
+        decide_all(url, verb, "exports", chosen, "export")

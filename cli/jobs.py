@@ -6,16 +6,17 @@ from typing import Annotated
 import typer
 
 from cli.api import DEFAULT_URL, Url, call, call_pages
+from cli.decisions import choice, decide_all, decide_each
 from cli.output import Json, local_time, print_json, print_table, printable, utc_time
 from protocol.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="List jobs, show one, and retry or discard those that faulted.")
 
 JobIds = Annotated[list[str] | None, typer.Argument(metavar="JOB_ID...", help="IDs; none with a choice below.")]
-AeTitleChoice = Annotated[str, typer.Option("-a", "--aetitle", "--ae-title", help="Only of this AE title.")]
-PipelineChoice = Annotated[str, typer.Option("--pipeline", help="Only of this pipeline's ID.")]
-Since = Annotated[str, typer.Option(help="Only created at or after this time (this machine's clock).")]
-Until = Annotated[str, typer.Option(help="Only created before this time.")]
+AeTitleChoice = Annotated[str | None, typer.Option("-a", "--aetitle", "--ae-title", help="Only of this AE title.")]
+PipelineChoice = Annotated[str | None, typer.Option("--pipeline", help="Only of this pipeline's ID.")]
+Since = Annotated[str | None, typer.Option(help="Only created at or after this time (this machine's clock).")]
+Until = Annotated[str | None, typer.Option(help="Only created at or before this time.")]
 _TIMES = ("created", "updated", "started", "ended")
 Every = Annotated[bool, typer.Option("--all", help="Every faulted job.")]
 
@@ -23,9 +24,9 @@ Every = Annotated[bool, typer.Option("--all", help="Every faulted job.")]
 @app.command("list")
 def list_jobs(
     *,
-    state: Annotated[str, typer.Option(help="Only in this state, such as Queued, Completed, Faulted.")] = "",
-    ae_title: AeTitleChoice = "",
-    pipeline: PipelineChoice = "",
+    state: Annotated[str | None, typer.Option(help="Only in this state, such as Queued, Completed, Faulted.")] = None,
+    ae_title: AeTitleChoice = None,
+    pipeline: PipelineChoice = None,
     limit: Annotated[int | None, typer.Option(help="At most so many, the newest.", min=1)] = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
@@ -36,7 +37,7 @@ def list_jobs(
 
     Example: `dicom-adapter jobs list --state Faulted`
     """
-    query = {"state": state, "aeTitle": ae_title, "pipelineId": pipeline}
+    query = choice(state=state, aeTitle=ae_title, pipelineId=pipeline)
     jobs = list(itertools.islice(call_pages(url, "jobs", key="jobId", query=query), limit))
     if json:
         print_json(jobs)
@@ -95,10 +96,10 @@ def _told(name: str, value: object) -> object:
 def retry(
     *,
     job_ids: JobIds = None,
-    ae_title: AeTitleChoice = "",
-    pipeline: PipelineChoice = "",
-    since: Since = "",
-    until: Until = "",
+    ae_title: AeTitleChoice = None,
+    pipeline: PipelineChoice = None,
+    since: Since = None,
+    until: Until = None,
     every: Every = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -113,10 +114,10 @@ def retry(
 def discard(
     *,
     job_ids: JobIds = None,
-    ae_title: AeTitleChoice = "",
-    pipeline: PipelineChoice = "",
-    since: Since = "",
-    until: Until = "",
+    ae_title: AeTitleChoice = None,
+    pipeline: PipelineChoice = None,
+    since: Since = None,
+    until: Until = None,
     every: Every = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -127,18 +128,15 @@ def discard(
     _decide(url, "discard", job_ids or [], _choice(ae_title, pipeline, since, until), every)
 
 
-def _choice(ae_title: str, pipeline: str, since: str, until: str) -> dict[str, str]:
-    given = {"aeTitle": ae_title, "pipelineId": pipeline, "since": utc_time(since), "until": utc_time(until)}
-    return {name: value for name, value in given.items() if value}
+def _choice(ae_title: str | None, pipeline: str | None, since: str | None, until: str | None) -> dict[str, str]:
+    given = choice(aeTitle=ae_title, pipelineId=pipeline, since=since, until=until)
+    return {name: utc_time(value) if name in ("since", "until") else value for name, value in given.items()}
 
 
-def _decide(url: str, verb: str, job_ids: list[str], choice: dict[str, str], every: bool) -> None:
-    if sum((bool(job_ids), bool(choice), every)) != 1:
+def _decide(url: str, verb: str, job_ids: list[str], chosen: dict[str, str], every: bool) -> None:
+    if sum((bool(job_ids), bool(chosen), every)) != 1:
         raise UsageError(f"say which jobs to {verb}: their IDs, or --aetitle, --pipeline, --since, --until, or --all")
     if job_ids:
-        for job_id in job_ids:
-            call(url, "POST", "jobs", job_id, verb)
-        affected = len(job_ids)
+        decide_each(url, verb, "jobs", job_ids, "job")
     else:
-        affected = call(url, "POST", "jobs", verb, body=choice)["affected"]
-    print(f"{verb}: {affected} {'job' if affected == 1 else 'jobs'}")
+        decide_all(url, verb, "jobs", chosen, "job")

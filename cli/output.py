@@ -83,11 +83,9 @@ def utc_time(moment: str) -> str:
     Raises:
         typer.BadParameter: it is no time.
     """
-    if not moment:
-        return ""
     try:
         return datetime.fromisoformat(moment).astimezone(UTC).isoformat().replace("+00:00", "Z")
-    except ValueError:
+    except (ValueError, OverflowError):
         raise typer.BadParameter(f"{moment!r} is no time: write 2024-05-31 or 2024-05-31T13:30") from None
 
 

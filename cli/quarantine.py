@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from cli.api import DEFAULT_URL, Url, call, call_pages
+from cli.api import DEFAULT_URL, Url, call_pages
+from cli.decisions import decide_each
 from cli.output import Json, local_time, print_json, print_table, size
 
 app = typer.Typer(no_args_is_help=True, help="List instances that could not be used; release or discard them.")
@@ -45,7 +46,7 @@ def release(identifiers: Identifiers, url: Url = DEFAULT_URL) -> None:
 
     Example: `dicom-adapter quarantine release ID`
     """
-    _decide(url, "release", identifiers)
+    decide_each(url, "release", "quarantine", identifiers, "instance")
 
 
 @app.command()
@@ -54,10 +55,4 @@ def discard(identifiers: Identifiers, url: Url = DEFAULT_URL) -> None:
 
     Example: `dicom-adapter quarantine discard ID`
     """
-    _decide(url, "discard", identifiers)
-
-
-def _decide(url: str, verb: str, identifiers: list[str]) -> None:
-    for identifier in identifiers:
-        call(url, "POST", "quarantine", identifier, verb)
-    print(f"{verb}d {len(identifiers)}" if verb == "release" else f"{verb}ed {len(identifiers)}")
+    decide_each(url, "discard", "quarantine", identifiers, "instance")

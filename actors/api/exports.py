@@ -258,5 +258,6 @@ def _filter(data: bytes) -> str:
     body: Any = Body(data)
     destination: str = body.read("destination", text(_LONGEST_NAME, "a destination"), "")
     body.refuse_unknown()
+    body.refuse_null()
     body.done()
     return destination

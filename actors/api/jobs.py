@@ -20,6 +20,8 @@ from protocol.errors import NotFoundError, RefusedError
 from protocol.ledger import PAGE_ROWS, Job, Run, Submission
 from protocol.states import JobState
 
+_FIRST_YEAR, _LAST_YEAR = 1971, 2261  # whose moments are positive and fit into 64 bits of nanoseconds
+
 
 class JobSummary(Entity, frozen=True, kw_only=True):
     """A job in a list. A job that the submitter has not taken over yet is Queued."""
@@ -220,6 +222,7 @@ def _filter(data: bytes) -> dict[str, Any]:
         "until_ns": body.read("until", _moment(), 0),
     }
     body.refuse_unknown()
+    body.refuse_null()
     body.done()
     return found
 
@@ -235,6 +238,8 @@ def _moment() -> Kind:
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         # In whole microseconds, since a float of seconds does not hold them.
         since_1970 = moment - datetime(1970, 1, 1, tzinfo=UTC)
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            raise Refused("is out of range")
         return (since_1970.days * 86_400 + since_1970.seconds) * NANOSECONDS + since_1970.microseconds * 1000
 
-    return Kind("a time such as 2024-01-31T12:00:00Z", parse)
+    return Kind(f"a time such as 2024-01-31T12:00:00Z, from {_FIRST_YEAR} to {_LAST_YEAR}", parse)

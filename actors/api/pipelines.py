@@ -64,7 +64,7 @@ class Pipelines(Registry[Pipeline]):
             body.errors.append("command is missing: a list of texts, the program first")
         elif sum(len(argument.encode()) for argument in command) > _LONGEST_ARGUMENTS:
             body.errors.append(f"command is too long: at most {_LONGEST_ARGUMENTS} bytes")
-        return Pipeline(
+        entity = Pipeline(
             pipeline_id=kept_key(body, "pipelineId", given, old.pipeline_id if old else None, str.__eq__)
             or str(uuid.uuid4()),
             name=name,
@@ -73,6 +73,8 @@ class Pipelines(Registry[Pipeline]):
             user=body.read("user", _user(), ""),
             timeout_seconds=body.read("timeoutSeconds", kinds.whole(1), 3600),
         )
+        body.refuse_unknown()
+        return entity
 
     def create(self, data: bytes) -> Pipeline:
         """As of every resource; the answer tells no credentials."""

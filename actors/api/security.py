@@ -22,7 +22,7 @@ from protocol.logs import EventLogger, Repeats
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30.0
-_PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip")
+_PROXIED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 _JSON = ("application/json", "text/json")
 # Refusals that tell of a peer's fault, and not of ordinary work such as asking for what is not there.
 _TOLD = frozenset({400, 401, 403, 408, 413, 415})
@@ -134,14 +134,15 @@ class Gate:
     def _check_token(self, client: tuple[str, int] | None, headers: Mapping[str, str], settings: Settings) -> None:
         if settings.api.allow_anonymous:
             return
-        if _is_loopback(client) and not any(name in headers for name in _PROXIED):
+        if _is_local(client, headers):
             return
         token = self._token.current()
         if not token:
             raise ProblemError(
                 401,
                 "beyond loopback a bearer token is needed, and none is configured: set DicomAdapter.api.token or "
-                ".tokenFile, or .allowAnonymous if everyone who reaches this port may use it",
+                ".tokenFile, or .allowAnonymous if everyone who reaches this port may use it; on this machine itself, "
+                "use the address 127.0.0.1",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -190,6 +191,17 @@ def _same_site(origin: str, host: str, allowed: tuple[str, ...]) -> bool:
     except ValueError:
         return host_allowed(host, tuple(pattern for pattern in allowed if pattern != "*"))
     return True
+
+
+def _is_local(client: tuple[str, int] | None, headers: Mapping[str, str]) -> bool:
+    """Whether a request comes from this machine, and not by a proxy on it, as far as that can be seen.
+
+    A proxy tells so by a header, or asks for the name by which it is known outside.
+    """
+    if not _is_loopback(client) or any(name in headers for name in _PROXIED):
+        return False
+    name = _host_name(headers.get("host", ""))
+    return name in ("", "localhost") or _is_loopback((name, 0))
 
 
 def _is_loopback(client: tuple[str, int] | None) -> bool:

@@ -5,8 +5,10 @@ be text. What a field may be is a `Kind` of the configuration's, so both say the
 """
 
 import ipaddress
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -141,6 +143,12 @@ class Body:
             if folded not in self._taken:
                 self.errors.append(f"{_shown(self._where + name)} is not known here")
 
+    def refuse_null(self) -> None:
+        """Make every field that is null an error: where it comes of a variable that was not set, and would mean all."""
+        for name, value in self._values.items():
+            if value is None:
+                self.errors.append(f"{_shown(self._where + name)} is null: give it a value, or leave it out")
+
     def done(self) -> None:
         """Check that there was no error.
 
@@ -165,6 +173,7 @@ def _object(data: bytes) -> Mapping[str, object]:
         raise ProblemError(400, "the body is empty: send a JSON object")
     try:
         decoded = msgspec.json.decode(data)
+        json.loads(data, object_pairs_hook=_refuse_repeats, parse_int=str, parse_float=str)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProblemError(400, f"the body cannot be read as JSON: {error}", title="Malformed JSON.") from None
     except RecursionError:
@@ -172,6 +181,13 @@ def _object(data: bytes) -> Mapping[str, object]:
     if not isinstance(decoded, dict):
         raise InvalidError([f"the body is {type_name(decoded)}, not an object"])
     return decoded
+
+
+def _refuse_repeats(pairs: Sequence[tuple[str, object]]) -> None:
+    """Whoever writes a name twice means both; a decoder would keep the last."""
+    times = Counter(name for name, _ in pairs)
+    if twice := sorted(name for name, count in times.items() if count > 1):
+        raise InvalidError([f"{_shown(name)} is given more than once" for name in twice])
 
 
 def _shown(value: object) -> str:
