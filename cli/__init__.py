@@ -6,13 +6,15 @@ inside it, so that every other command answers without paying for it.
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import configuration, dicomweb, entities, exports, jobs, processes, quarantine, trace
-from protocol.errors import AdapterError, UsageError
+from protocol.errors import AdapterError, UnavailableError, UsageError
 
+_ASK_THE_SUPERVISOR = ("status", "restart")
 _WRONG_TO_THE_PARSER = 2  # its exit code for a command line that is wrong; ours is one for all of them
 
 app = typer.Typer(
@@ -51,18 +53,46 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    url: Annotated[str, typer.Option(help="Address of the REST API, for any command below.")] = "",
-    runtime: Annotated[str, typer.Option(help="Runtime directory of the gateway, for any command below.")] = "",
+    context: typer.Context,
+    url: Annotated[str | None, typer.Option(help="Address of the REST API, for any command that asks it.")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="Runtime directory of the gateway that is meant, for any command below.")
+    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """The gateway between imaging devices and AI: DICOM in, jobs out, results back."""
+    for name, given in (("--url", url), ("--runtime", runtime)):
+        if given is not None and not given.strip():
+            raise UsageError(f"{name} is empty: give it a value, or leave it out")
+    asks_supervisor = context.invoked_subcommand in _ASK_THE_SUPERVISOR
+    if url is not None and asks_supervisor:
+        raise UsageError(
+            f"{context.invoked_subcommand} asks the supervisor on this machine, and no address: leave out --url, and "
+            "name another gateway by --runtime"
+        )
     # The variables are the documented second place to name both, so the commands look there anyway.
-    if url:
-        os.environ["DICOM_ADAPTER_URL"] = url
-    if runtime:
+    if runtime is not None:
         os.environ["RUNTIME_DIRECTORY"] = runtime
+        if url is None and not asks_supervisor:
+            url = _api_of(runtime)
+    if url is not None:
+        os.environ["DICOM_ADAPTER_URL"] = url
+
+
+def _api_of(runtime: str) -> str:
+    import msgspec
+
+    from cli.storage import api_address
+
+    try:
+        return api_address(Path(runtime))
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UnavailableError(
+            f"where the API of the gateway of {runtime} listens is not known ({error}): start it, or name its address "
+            "with --url"
+        ) from error
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from protocol.errors import ConfigurationError, UnavailableError
 
 Runtime = Annotated[
     Path | None,
-    typer.Option("--runtime", help="Runtime directory of the gateway; by default $RUNTIME_DIRECTORY, else --config's."),
+    typer.Option("--runtime", help="Runtime directory of the gateway; by default --config's, else $RUNTIME_DIRECTORY."),
 ]
 _SERVICE = Path("/run/dicom-adapter")  # RuntimeDirectory= of systemd/dicom-adapter.service
 
@@ -88,7 +88,9 @@ def restart(
     target: Annotated[str, typer.Argument(metavar="KIND|NAME", help="Such as receiver (all of them), or receiver-2.")],
     runtime: Runtime = None,
     config: Config = None,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait until the successors are ready.")] = 120.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds to wait until the successors are ready.", min=1, max=86400)
+    ] = 120.0,
 ) -> None:
     """Replace actors while everything goes on; done when the successors are ready.
 

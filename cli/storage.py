@@ -1,7 +1,7 @@
 """What holds the spool's space, for `status`: asked of the API, without which `status` works just as well."""
 
 import os
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,16 +39,14 @@ def holders(runtime: Path) -> list[Holder]:
     """What holds the space, the largest first; nothing when the API does not tell within a second.
 
     Args:
-        runtime: of the gateway that is meant; it tells where its API listens, unless DICOM_ADAPTER_URL does.
+        runtime: of the gateway that is meant; it tells where its API listens.
     """
     try:
-        parts = urlsplit(os.environ.get("DICOM_ADAPTER_URL") or _address(runtime))
-        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        parts = urlsplit(api_address(runtime))
         token = os.environ.get("DICOM_ADAPTER_TOKEN")
-        connection = connect(parts.hostname or "", parts.port, timeout=_PATIENCE_SECONDS)
+        connection = HTTPConnection(parts.hostname or "", parts.port, timeout=_PATIENCE_SECONDS)
         try:
-            path = f"{parts.path.rstrip('/')}/api/storage"
-            connection.request("GET", path, headers={"Authorization": f"Bearer {token}"} if token else {})
+            connection.request("GET", "/api/storage", headers={"Authorization": f"Bearer {token}"} if token else {})
             answer = connection.getresponse()
             return msgspec.json.decode(answer.read(), type=_Use).holders if answer.status == 200 else []
         finally:
@@ -57,7 +55,15 @@ def holders(runtime: Path) -> list[Holder]:
         return []
 
 
-def _address(runtime: Path) -> str:
+def api_address(runtime: Path) -> str:
+    """Where the API of a gateway listens.
+
+    Args:
+        runtime: its runtime directory.
+
+    Raises:
+        OSError, msgspec.MsgspecError: that is no runtime directory of a gateway that runs, or may not be read.
+    """
     api = msgspec.json.decode(settings_file(runtime).read_bytes(), type=_Settings).api
     host = _ON_ALL_ADDRESSES.get(api.bind, api.bind)
     return f"http://[{host}]:{api.port}" if ":" in host else f"http://{host}:{api.port}"

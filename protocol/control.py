@@ -58,6 +58,10 @@ def ask(
             raise UnavailableError(
                 f"the supervisor did not answer in {timeout_seconds:g} s: try again, or look at its log"
             ) from None
+        except PermissionError:
+            raise UnavailableError(
+                f"this user may not ask what listens at {path}: use sudo, or the account that the gateway runs as"
+            ) from None
         except (OSError, EOFError, msgspec.DecodeError) as error:
             raise UnavailableError(
                 f"no dicom-adapter answers at {path} ({error}): start it, or name its runtime directory"

@@ -33,7 +33,7 @@ _RECEIVERS_SHARE = 0.4
 
 # Which actors are replaced when a part of the settings has changed; levels of logging reach all without that.
 _RESTARTED_BY: tuple[tuple[Callable[[Settings], object], tuple[str, ...]], ...] = (
-    (lambda settings: (settings.storage, settings.database), KINDS),
+    (lambda settings: settings.storage, KINDS),
     (lambda settings: settings.dicom.scp, ("receiver", "processor")),
     (lambda settings: settings.services.platform, ("extractor", "submitter", "platform", "exporter")),
     (lambda settings: (settings.dicom.scu, settings.services.results_service_endpoint), ("exporter",)),
@@ -49,6 +49,8 @@ _FIXED: tuple[tuple[str, Callable[[Settings], object]], ...] = (
     ("api.bind", lambda settings: settings.api.bind),
     ("storage.temporary", lambda settings: settings.storage.temporary),
     ("runtimeDirectory", lambda settings: settings.runtime_directory),
+    # Another ledger knows neither the AE titles nor what is under way.
+    ("ConnectionStrings.DicomAdapterDatabase", lambda settings: settings.database),
 )
 
 

@@ -16,6 +16,7 @@ from actors.api.validation import Body, text
 from protocol import channels, messages
 from protocol.clock import iso
 from protocol.errors import NotFoundError, RefusedError
+from protocol.exports import DICOMWEB, is_dicomweb
 from protocol.ledger import PAGE_ROWS, Delivery, ExportTask, pages, tuples
 from protocol.states import DeliveryState, TaskState
 
@@ -100,7 +101,7 @@ class Exports:
         if state:
             query = query.where(ExportTask.state == _state(state))
         if destination:
-            query = query.where(pw.fn.LOWER(ExportTask.destination) == destination.lower())
+            query = query.where(pw.fn.LOWER(ExportTask.destination) == _as_shown(destination).lower())
         if job_id:
             query = query.where(ExportTask.job_id == job_id.lower())
         query = query.order_by(ExportTask.created_ns.desc(), ExportTask.task_id).limit(min(limit, PAGE_ROWS))
@@ -260,4 +261,11 @@ def _filter(data: bytes) -> str:
     body.refuse_unknown()
     body.refuse_null()
     body.done()
-    return destination
+    return _as_shown(destination)
+
+
+def _as_shown(destination: str) -> str:
+    """A destination as tasks have it: of a DICOMweb service the bare URL, however a pipeline's export was written."""
+    if not is_dicomweb(destination):
+        return destination
+    return destination[len(DICOMWEB) :].rstrip("/")

@@ -7,7 +7,7 @@ from actors.api import validation
 from actors.api.entities import Destination, Source
 from actors.api.registry import Registry, kept_key
 from actors.api.validation import Body
-from protocol import ledger
+from protocol import exports, ledger
 from protocol.config import kinds
 
 
@@ -82,6 +82,10 @@ class Destinations(Registry[Destination]):
         """A name, an AE title, a host and a port; PUT may leave the name out, since the path says it."""
         reader = body.read if old else body.required
         given = reader("name", validation.text(64, "a name"), "")
+        if "," in given or "://" in given or exports.is_dicomweb(given):
+            body.errors.append(
+                f"name {given!r} could not be told from a list or a DICOMweb service: leave out , and ://"
+            )
         return Destination(
             name=kept_key(body, "name", given, old.name if old else None, _same),
             ae_title=body.required("aeTitle", kinds.ae_title(), ""),

@@ -134,15 +134,14 @@ class Gate:
     def _check_token(self, client: tuple[str, int] | None, headers: Mapping[str, str], settings: Settings) -> None:
         if settings.api.allow_anonymous:
             return
-        if _is_local(client, headers):
+        if _is_loopback(client) and not any(name in headers for name in _PROXIED):
             return
         token = self._token.current()
         if not token:
             raise ProblemError(
                 401,
                 "beyond loopback a bearer token is needed, and none is configured: set DicomAdapter.api.token or "
-                ".tokenFile, or .allowAnonymous if everyone who reaches this port may use it; on this machine itself, "
-                "use the address 127.0.0.1",
+                ".tokenFile, or .allowAnonymous if everyone who reaches this port may use it",
                 headers={"WWW-Authenticate": "Bearer"},
             )
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -191,17 +190,6 @@ def _same_site(origin: str, host: str, allowed: tuple[str, ...]) -> bool:
     except ValueError:
         return host_allowed(host, tuple(pattern for pattern in allowed if pattern != "*"))
     return True
-
-
-def _is_local(client: tuple[str, int] | None, headers: Mapping[str, str]) -> bool:
-    """Whether a request comes from this machine, and not by a proxy on it, as far as that can be seen.
-
-    A proxy tells so by a header, or asks for the name by which it is known outside.
-    """
-    if not _is_loopback(client) or any(name in headers for name in _PROXIED):
-        return False
-    name = _host_name(headers.get("host", ""))
-    return name in ("", "localhost") or _is_loopback((name, 0))
 
 
 def _is_loopback(client: tuple[str, int] | None) -> bool:

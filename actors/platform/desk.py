@@ -6,6 +6,8 @@ When many groups close at once, the disk would otherwise be waited for five time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+import msgspec
+
 from actors.platform.repeating import OUT_OF
 from actors.platform.runs import Runs
 from protocol import killpoints, messages
@@ -38,6 +40,8 @@ class Desk:
 
     def take(self, command: Command) -> "Future[messages.Message]":
         """Have a command done with the others of this turn; each may be repeated."""
+        if isinstance(command, messages.CreateRun):
+            command = msgspec.structs.replace(command, pipeline_id=command.pipeline_id.lower())  # as IDs are made
         answer: Future[messages.Message] = Future()
         self._taken.append((command, answer))
         return answer
@@ -102,9 +106,9 @@ class Desk:
             if run is None:
                 if not _is_registered(command.pipeline_id):
                     raise RefusedError(
-                        f"the pipeline {command.pipeline_id} is not registered with the embedded platform: register it "
-                        "(dicom-adapter create pipeline) or correct the AE title's pipeline settings, then retry the "
-                        "job"
+                        f"the pipeline {command.pipeline_id} is not registered with the embedded platform: make one "
+                        "(dicom-adapter create pipeline) and put its ID into the AE title's settings, or the request; "
+                        "a job keeps the pipeline that it was made for, so discard this one and send its study again"
                     )
                 if no_room is not None:
                     return no_room

@@ -172,6 +172,11 @@ def test_decide_on_many(rest: httpx.Client, owners: Owners) -> None:
         ({"aeTitel": "A"}, "'aeTitel' is not known here"),
         ({"since": "yesterday"}, "since 'yesterday' is no time"),
         ({"until": 5}, "until"),
+        ({"aeTitle": None}, "'aeTitle' is null"),
+        ({"pipelineId": None, "aeTitle": "A"}, "'pipelineId' is null"),
+        ({"until": "1970-01-01T00:00:00Z"}, "from 1971 to 2261"),
+        ({"until": "2262-01-01"}, "from 1971 to 2261"),
+        ({"since": "0001-01-01T00:00:00+14:00"}, "from 1971 to 2261"),
         ([], "not an object"),
     ],
 )
@@ -180,4 +185,17 @@ def test_a_wrong_filter_decides_nothing(rest: httpx.Client, owners: Owners, body
     answer = rest.post("/api/jobs/discard", json=body)
     assert (answer.status_code, word in answer.json()["detail"]) == (400, True)
     assert rest.post("/api/jobs/discard").status_code == 400
+    assert owners.take() == []
+
+
+@pytest.mark.parametrize("path", ["/api/jobs/discard", "/api/jobs/retry", "/api/exports/cancel", "/api/exports/retry"])
+def test_what_stands_twice_or_is_null_decides_nothing(rest: httpx.Client, owners: Owners, path: str) -> None:
+    name = "destination" if "exports" in path else "aeTitle"
+    for body in (
+        f'{{"{name}": "A", "{name}": "B"}}',
+        f'{{"{name}": null}}',
+        f'{{"{name}": "A", "x": {{"a": 1, "a": 2}}}}',
+    ):
+        answer = rest.post(path, content=body.replace("NAME", name), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 400, body
     assert owners.take() == []
