@@ -136,8 +136,8 @@ class Repeats:
 _LIBRARIES = {
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
-    "pynetdicom": logging.ERROR,
-    "pydicom": logging.ERROR,
+    "pynetdicom": logging.CRITICAL,  # at ERROR it tells texts of exceptions, which hold values of elements
+    "pydicom": logging.CRITICAL,
 }
 
 

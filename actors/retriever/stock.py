@@ -19,6 +19,7 @@ from protocol.inference import Selection
 from protocol.ledger import Retrieval, pages
 from protocol.spool import Part, payload_name
 
+_LARGE_BYTES = 4 * 1024 * 1024 * 1024  # of one instance
 _BATCH = 200
 _BATCH_SECONDS = 1.0
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
@@ -173,10 +174,12 @@ class Stock:
         except OSError as error:
             raise _storage_error(error) from error
         try:
+            size = 0
             for chunk in chunks:
-                if self._stopped():
-                    raise StoppedError("the retriever ends, or the request was given up")
+                if self._stopped() or size > _LARGE_BYTES:
+                    self.check()  # what has begun is finished without room for more, if it ends
                 _write_all(part.fd, chunk)
+                size += len(chunk)
         except OSError as error:
             part.discard()
             raise _storage_error(error) from error

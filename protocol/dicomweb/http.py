@@ -21,6 +21,11 @@ def timeouts(idle_seconds: float = IDLE_SECONDS) -> httpx.Timeout:
     return httpx.Timeout(idle_seconds, connect=min(CONNECT_SECONDS, idle_seconds))
 
 
+def is_plain(response: httpx.Response) -> bool:
+    """Whether a body is as it came: what is compressed could be a thousand times as large, and is not asked for."""
+    return response.headers.get("content-encoding", "identity").strip().lower() in ("", "identity")
+
+
 def open_client(headers: Mapping[str, str], *, idle_seconds: float = IDLE_SECONDS) -> httpx.Client:
     """A client that trusts the system's certificate store and nothing of the environment; redirects are not followed.
 

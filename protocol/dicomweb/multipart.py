@@ -4,12 +4,14 @@
 chunks. Delimiters decide where a part ends; a body that ends without its last one was cut short, and that is an error.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from email.message import Message
 from typing import NamedTuple
 
 from protocol.errors import UnavailableError
 
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,64}/[a-z0-9!#$&^_.+-]{1,64}", re.ASCII)  # RFC 6838 §4.2
 _LONGEST_HEADERS_BYTES = 64 * 1024  # of one part
 _LONGEST_PREAMBLE_BYTES = 1024 * 1024
 _MOST_DIGITS = 18
@@ -38,7 +40,8 @@ Event = PartBegins | bytes | PartEnds
 
 def media_type(content_type: str) -> str:
     """A Content-Type without its parameters, in lower case; empty when it is malformed."""
-    return content_type.partition(";")[0].strip().lower()
+    found = content_type.partition(";")[0].strip().lower()
+    return found if _MEDIA_TYPE.fullmatch(found) else ""
 
 
 def boundary_of(content_type: str) -> bytes:

@@ -10,7 +10,8 @@ import httpx
 import msgspec
 
 from actors.exporter.results.base import Offer, ResultsService
-from protocol.dicomweb.http import open_client
+from protocol.dicomweb.http import is_plain, open_client
+from protocol.dicomweb.leash import Leash
 from protocol.errors import RefusedError, UnavailableError
 from protocol.logs import EventLogger, Repeats
 
@@ -34,7 +35,9 @@ class ClaraResults(ResultsService):
     def __init__(self, endpoint: str, log: EventLogger) -> None:
         base = endpoint.rstrip("/")
         self._tasks = f"{base if base.lower().endswith('/api') else f'{base}/api'}/tasks"
-        self._client = open_client({"Accept": "application/json"}, idle_seconds=_SECONDS)
+        self._leash = Leash(_ANSWER_SECONDS)
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        self._client = open_client(headers, idle_seconds=_SECONDS)
         self._unreadable = Repeats(log.warning)
 
     def pending(self, agent: str, size: int) -> Sequence[Offer]:
@@ -90,8 +93,11 @@ class ClaraResults(ResultsService):
 
     def _call(self, method: str, path: str, body: Any = None) -> bytes:
         deadline = time.monotonic() + _ANSWER_SECONDS
+        address, extensions = f"{self._tasks}/{path}", self._leash.extensions
         try:
-            with self._client.stream(method, f"{self._tasks}/{path}", json=body) as answer:
+            with self._leash.hold(), self._client.stream(method, address, json=body, extensions=extensions) as answer:
+                if not is_plain(answer):
+                    raise UnavailableError("the results service answers what is compressed, and was not asked for that")
                 content = bytearray()
                 for chunk in answer.iter_bytes():
                     content += chunk

@@ -12,7 +12,8 @@ from typing import Protocol
 from protocol.errors import AdapterError, UnavailableError
 from protocol.inference import AccessionStudies, PatientStudies, Selection
 
-_WINDOW_SECONDS = 300.0
+SILENCE_SECONDS = 300.0
+"""How long a source may send nothing of use; an archive may fetch from tape before it says anything."""
 _WINDOW_BYTES = 256 * 1024
 
 
@@ -101,7 +102,7 @@ class DicomSource(ABC):
         """Let go of connections."""
 
 
-def paced(chunks: Iterable[bytes], seconds: float = _WINDOW_SECONDS, least: int = _WINDOW_BYTES) -> Iterator[bytes]:
+def paced(chunks: Iterable[bytes], seconds: float = SILENCE_SECONDS, least: int = _WINDOW_BYTES) -> Iterator[bytes]:
     """Chunks as they come, unless they only trickle.
 
     Args:

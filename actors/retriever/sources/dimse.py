@@ -26,16 +26,27 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined] # made when it 
 
 from actors.retriever.arrivals import Arrivals
 from actors.retriever.shelf import clear_incoming, incoming
-from actors.retriever.sources.base import AwayError, DeniedError, DicomSource, PausedError, Sink, StoppedError
+from actors.retriever.sources.base import (
+    SILENCE_SECONDS,
+    AwayError,
+    DeniedError,
+    DicomSource,
+    PausedError,
+    Sink,
+    StoppedError,
+)
+from actors.retriever.sources.wire import bounded
+from protocol.dimse.uids import is_uid_value
 from protocol.errors import AdapterError, StorageError
 from protocol.inference import AccessionStudies, DimseSource, PatientStudies, Selection
 from protocol.spool import DIRECTORY_MODE, Spool, sync_file
 
 _CONNECT_SECONDS = 10.0
 _ASSOCIATE_SECONDS = 30.0
-_ANSWER_SECONDS = 300.0  # an archive may fetch from tape before it says anything
+_ANSWER_SECONDS = SILENCE_SECONDS
 _COLLECT_SECONDS = 1.0
 _MOST_MATCHES = 100_000
+_MOST_BYTES = 256 * 1024 * 1024  # of all matches, or of all responses to a C-MOVE
 _MOST_CONTEXTS = 126  # of the 128 that an association can have
 _REJECTED_TRANSIENT = 2
 _SUCCESS, _FAILURE_NO_RESOURCES, _STORED_NOT = 0x0000, 0xA700, 0xC000
@@ -213,7 +224,10 @@ class Dimse(DicomSource):
             self._source.port,
             ae_title=self._source.ae_title,
             ext_neg=list(roles or ()),
-            evt_handlers=[(evt.EVT_C_STORE, store)] if store else [],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, bounded(0 if store else _MOST_BYTES)),
+                *([(evt.EVT_C_STORE, store)] if store else []),
+            ],
             max_pdu=131072,
         )
         if not association.is_established:
@@ -243,6 +257,8 @@ def _take(event: evt.Event, selection: Selection, sink: Sink, stopped: list[Adap
     written = event.request._dataset_file
     if written is not None:
         written.close()
+    if event.dataset_path is None:
+        return _STORED_NOT  # there is no dataset
     path = Path(event.dataset_path)
     try:
         if stopped:
@@ -284,7 +300,9 @@ def _wanted(selection: Selection) -> Dataset:
 
 
 def _uid(match: Dataset, keyword: str) -> str:
-    return str(match.get(keyword) or "").strip()
+    """A UID of a match; empty when it is none."""
+    value = str(match.get(keyword) or "").strip()
+    return value if is_uid_value(value.encode("ascii", "replace")) else ""
 
 
 def _code(status: Dataset) -> int:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from actors.retriever.sources.base import DeniedError, paced
+from actors.retriever.sources.base import DeniedError
 from actors.retriever.sources.http import HttpCalls
 from protocol.inference import FhirResource, HttpSource
 
@@ -36,8 +36,8 @@ class Fhir:
         """
         accept = f"application/fhir+{resource.form}; fhirVersion={_VERSIONS[resource.release]}"
         path = f"/{quote(resource.resource_type)}/{quote(resource.resource_id)}"
-        with self._calls.get(path, accept) as response:
-            yield from _bounded(paced(response.iter_bytes()))
+        with self._calls.get(path, accept) as answer:
+            yield from _bounded(answer.chunks())
 
     def close(self) -> None:
         """Close connections."""
