@@ -44,6 +44,7 @@ class Child:
         self.pidfd = os.pidfd_open(self.pid)
         self.state = "starting"
         self.detail = ""
+        self.outdated = False  # settings changed while it started
         self.started = self.last_beat = time.monotonic()
         self.deadline = float("inf")  # when a drain is cut
         self._quiet_seconds = 0.0

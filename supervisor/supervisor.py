@@ -14,7 +14,7 @@ from protocol.birth import Birth, settings_file
 from protocol.board import Board
 from protocol.channels import KINDS, actors_of
 from protocol.config import Settings, encode
-from protocol.errors import AdapterError, ConfigurationError
+from protocol.errors import AdapterError
 from protocol.logs import EventLogger, set_up
 from protocol.spool import UMASK, Spool, write_durably
 from supervisor import report
@@ -22,6 +22,7 @@ from supervisor.child import Child
 from supervisor.control import Asker, ControlSocket
 from supervisor.orphans import make_private_directory, open_lock, wait_for_orphans
 from supervisor.post import Post
+from supervisor.reload import kinds_replaced
 from supervisor.sockets import Listeners
 from supervisor.systemd import Notifier
 
@@ -30,28 +31,6 @@ _LONGEST_WAIT_SECONDS = 60.0
 _OVERSLEPT_SECONDS = 1.0
 # Of the time that a stop may take, receivers have this share to finish what is in transit.
 _RECEIVERS_SHARE = 0.4
-
-# Which actors are replaced when a part of the settings has changed; levels of logging reach all without that.
-_RESTARTED_BY: tuple[tuple[Callable[[Settings], object], tuple[str, ...]], ...] = (
-    (lambda settings: settings.storage, KINDS),
-    (lambda settings: settings.dicom.scp, ("receiver", "processor")),
-    (lambda settings: settings.services.platform, ("extractor", "submitter", "platform", "exporter")),
-    (lambda settings: (settings.dicom.scu, settings.services.results_service_endpoint), ("exporter",)),
-    (lambda settings: (settings.api, settings.allowed_hosts), ("api",)),
-)
-
-# What was decided when the supervisor started, so that a reload cannot change it.
-_FIXED: tuple[tuple[str, Callable[[Settings], object]], ...] = (
-    ("dicom.scp.port", lambda settings: settings.dicom.scp.port),
-    ("dicom.scp.bind", lambda settings: settings.dicom.scp.bind),
-    ("dicom.scp.receivers", lambda settings: settings.dicom.scp.receivers),
-    ("api.port", lambda settings: settings.api.port),
-    ("api.bind", lambda settings: settings.api.bind),
-    ("storage.temporary", lambda settings: settings.storage.temporary),
-    ("runtimeDirectory", lambda settings: settings.runtime_directory),
-    # Another ledger knows neither the AE titles nor what is under way.
-    ("ConnectionStrings.DicomAdapterDatabase", lambda settings: settings.database),
-)
 
 
 class Supervisor:
@@ -203,6 +182,9 @@ class Supervisor:
             if predecessor is not None:
                 self._leaving.append(predecessor)
                 predecessor.drain(self._settings.dicom.scp.drain_seconds, gateway_stops=False)
+            if child.outdated:
+                child.tell_settings_changed()
+                self._replace(post)
 
     def _ended(self, post: Post, child: Child) -> None:
         self._unwatch(child.lifeline.fileno())
@@ -360,19 +342,18 @@ class Supervisor:
         Raises:
             ConfigurationError: they differ in what only a new supervisor can take.
         """
-        fixed = [name for name, part in _FIXED if part(self._settings) != part(settings)]
-        if fixed:
-            raise ConfigurationError(f"a change of {', '.join(fixed)} takes a restart of the gateway")
+        replaced = kinds_replaced(self._settings, settings)
         write_durably(settings_file(self._runtime), encode(settings), 0o600)
-        old, self._settings = self._settings, settings
+        self._settings = settings
         set_up(settings, "supervisor")
-        changed = {kind for part, kinds in _RESTARTED_BY if part(old) != part(settings) for kind in kinds}
         for post in self._posts:
             if post.child is not None:
                 post.child.tell_settings_changed()
-            if post.kind in changed:
+            if post.successor is not None:  # it may have read the old ones, and does not listen yet
+                post.successor.outdated = True
+            if post.kind in replaced:
                 self._replace(post)
-        _log.info("reloaded", restarted=",".join(sorted(changed)) or "nothing")
+        _log.info("reloaded", restarted=",".join(sorted(replaced)) or "nothing")
 
     def _tell_systemd(self) -> None:
         if not self._ready and all(post.filled for post in self._posts):

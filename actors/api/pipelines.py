@@ -15,6 +15,8 @@ from actors.api.validation import Body
 from protocol import exports, ledger
 from protocol.config import kinds
 from protocol.config.kinds import Kind, Refused, as_text
+from protocol.errors import RefusedError
+from protocol.states import RunState
 from protocol.vault import Vault
 
 _LONGEST_EXPORT, _LONGEST_NAME = 4096, 64
@@ -126,6 +128,18 @@ class Pipelines(Registry[Pipeline]):
         """Change all but the ID."""
         columns = _columns(wanted)
         ledger.Pipeline.update(**columns).where(ledger.Pipeline.pipeline_id == row.pipeline_id).execute()
+
+    def remove(self, row: ledger.Pipeline) -> None:
+        """Delete it, unless something waits for it.
+
+        Raises:
+            RefusedError: runs of it have not begun; they could not be done by another.
+        """
+        waiting = ledger.Run.state.in_((RunState.CREATED, RunState.PENDING))
+        runs = ledger.Run.select().where(waiting & (ledger.Run.pipeline_id == row.pipeline_id)).count()
+        if runs:
+            raise RefusedError(f"{runs} runs of the pipeline {row.name} wait to begin: delete it when they have ended")
+        super().remove(row)
 
 
 def _columns(wanted: Pipeline) -> dict[str, object]:

@@ -12,6 +12,7 @@ import peewee as pw
 
 from actors.exporter import destinations
 from actors.exporter.destinations import Target
+from actors.exporter.lanes import LONGEST_PAUSE_SECONDS
 from actors.exporter.results.base import Offer
 from actors.exporter.sender import Outcome, Report
 from actors.exporter.tasks import FAILURE, SUCCESS, Batch, Count, Missing, Verdict
@@ -319,7 +320,7 @@ class Records:
         """Give tasks to an agent for a while."""
         with self._commit():
             condition = (pw.fn.LOWER(ExportTask.agent) == agent.lower()) & (ExportTask.transport == "")
-            due = (ExportTask.state == TaskState.PENDING) & (ExportTask.next_try_ns <= time.time_ns())
+            due = (ExportTask.state == TaskState.PENDING) & _has_come(ExportTask.next_try_ns, LONGEST_PAUSE_SECONDS)
             query = ExportTask.select().where(condition & due).order_by(ExportTask.created_ns, ExportTask.task_id)
             rows = list(query.limit(size))
             for row in rows:
@@ -331,7 +332,7 @@ class Records:
         rows = _rows(
             (ExportTask.state == TaskState.IN_PROGRESS)
             & (ExportTask.transport == "")
-            & (ExportTask.next_try_ns <= time.time_ns())
+            & _has_come(ExportTask.next_try_ns, LEASE_SECONDS)
         )
         if not rows:
             return 0
@@ -410,7 +411,13 @@ def _is_waiting() -> Any:
 
 
 def _is_due() -> Any:
-    return _is_waiting() & (ExportTask.next_try_ns <= time.time_ns())
+    return _is_waiting() & _has_come(ExportTask.next_try_ns, LONGEST_PAUSE_SECONDS)
+
+
+def _has_come(moment: Any, longest_seconds: float) -> Any:
+    """Whether a time is over, or lies so much further ahead than it was made that the clock was set back since."""
+    now = time.time_ns()
+    return (moment <= now) | ((moment > now + int(2 * longest_seconds * NANOSECONDS)) & (moment < NEVER_NS))
 
 
 def _rows(condition: Any) -> list[ExportTask]:

@@ -31,6 +31,7 @@ from protocol.states import GroupState, InstanceState, JobState, RequestState, R
 _GROUPS_AT_ONCE = 50
 _FILES_A_COMMIT = 1000
 _FILES_A_STEP = 50  # on a disk that is busy with syncs, one deletion may take tens of milliseconds
+_AHEAD_NS = 60 * NANOSECONDS  # what closed later than so much from now closed before the clock was set back
 _DONE = (JobState.COMPLETED, JobState.DISCARDED)
 _RETRIEVED = (RequestState.COMPLETED, RequestState.FAILED)
 _READING = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
@@ -147,6 +148,7 @@ class Reclaimer:
                 & (Submission.state.is_null() | Submission.state.not_in(_DONE) | Run.state.in_(_READING))
             )
         )
+        now, kept = time.time_ns(), int(self._keep_seconds * NANOSECONDS)
         last = 0
         while True:
             query = (
@@ -156,7 +158,7 @@ class Reclaimer:
                     (Group.state == GroupState.CLOSED)
                     & (Group.group_id > last)
                     & Reclaim.group_id.is_null()
-                    & (Group.closed_ns < time.time_ns() - int(self._keep_seconds * NANOSECONDS))
+                    & ((Group.closed_ns < now - kept) | (Group.closed_ns > now + _AHEAD_NS))
                     & ~pw.fn.EXISTS(needed)
                 )
                 .order_by(Group.group_id)

@@ -34,6 +34,10 @@ class Comparer:
         """Whether two instances are the same; None when that was not compared."""
         return self._verdicts.get(new, {}).get(held)
 
+    def is_there(self, held: str) -> bool:
+        """Whether the file of an instance is where it was stored."""
+        return os.path.exists(self._spool.instance_path(held))
+
     def forget(self, new: str) -> None:
         """What was compared with an instance is not needed any more."""
         self._verdicts.pop(new, None)

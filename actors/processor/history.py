@@ -61,5 +61,5 @@ class History:
             InstanceHistory.insert_from(
                 Instance.select(*columns, reclaimed_ns).where(Instance.identifier.in_(identifiers)),
                 fields=[*(getattr(InstanceHistory, field.name) for field in columns), InstanceHistory.reclaimed_ns],
-            ).execute()
+            ).on_conflict_ignore().execute()
             Instance.delete().where(Instance.identifier.in_(identifiers)).execute()

@@ -12,9 +12,9 @@ from actors.processor.comparison import Comparer
 from actors.processor.groups import ClosedGroup, Key, OpenGroup, OpenGroups, boot_seconds
 from actors.processor.registry import Service
 from protocol.clock import Moment, seconds_between
-from protocol.ledger import Instance, tuples
+from protocol.ledger import Instance, Job, Submission, tuples
 from protocol.messages import DescribedInstance
-from protocol.states import InstanceState, advance
+from protocol.states import InstanceState, JobState, advance
 
 
 class Entry(msgspec.Struct):
@@ -148,7 +148,7 @@ class Placer:
         later = seconds_between(held.stored, entry.instance.stored) >= 0
         if same:
             entry.become(InstanceState.REPEATED)
-        elif later == slot.service.overwrite:
+        elif later == slot.service.overwrite or not self._comparer.is_there(held.identifier):
             if held.entry is None:
                 advance(InstanceState.GROUPED, InstanceState.SUPERSEDED)
                 self.superseded.append(held.identifier)
@@ -203,10 +203,21 @@ class Placer:
 def _read_held(slot: Slot) -> None:
     """What the slot's groups hold of the SOP Instances that come."""
     uids = [entry.instance.sop_instance_uid for entry in slot.entries]
+    given_up = _given_up([closed.group_id for closed in slot.before])
     for closed in slot.before:
-        _read_held_by(slot, closed.group_id, uids)
+        if closed.group_id not in given_up:
+            _read_held_by(slot, closed.group_id, uids)
     if slot.group is not None:
         _read_held_by(slot, slot.group.group_id, [uid for uid in uids if hash(uid) in slot.group.held])
+
+
+def _given_up(group_ids: Sequence[int]) -> set[int]:
+    """Groups of which a person has discarded a job: they hold nothing any more, since who sends it again means it."""
+    if not group_ids:
+        return set()
+    query = Job.select(Job.group_id).join(Submission, on=(Submission.job_id == Job.job_id))
+    discarded = Job.group_id.in_(group_ids) & (Submission.state == JobState.DISCARDED)
+    return {group_id for (group_id,) in tuples(query.where(discarded))}
 
 
 def _read_held_by(slot: Slot, group_id: int, uids: Sequence[str]) -> None:

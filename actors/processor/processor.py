@@ -24,7 +24,7 @@ from protocol.availability import LEDGER_AWAY, Availability
 from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
-from protocol.ledger import PAGE_ROWS, Instance, Ledger, pages, tuples
+from protocol.ledger import PAGE_ROWS, Instance, InstanceHistory, Ledger, pages, tuples
 from protocol.spool import Spool
 
 _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
@@ -281,5 +281,6 @@ def _on_record(identifiers: Collection[str]) -> set[str]:
     listed = list(identifiers)
     for start in range(0, len(listed), PAGE_ROWS):
         some = listed[start : start + PAGE_ROWS]
-        found |= {row[0] for row in tuples(Instance.select(Instance.identifier).where(Instance.identifier.in_(some)))}
+        for table in (Instance, InstanceHistory):
+            found |= {row[0] for row in tuples(table.select(table.identifier).where(table.identifier.in_(some)))}
     return found

@@ -9,6 +9,9 @@ import pytest
 
 from protocol import messages
 from protocol.access import AccessFile, AeTitleRule, SourceRule
+from protocol.ledger import Ledger
+from protocol.states import RunState
+from tests.actors.api import rows
 from tests.actors.api.surroundings import Owners, Surroundings
 
 AE_TITLE = {"name": "COVIDAET", "aeTitle": "COVIDAET", "processorSettings": {"pipeline-covid": "p1"}}
@@ -74,6 +77,30 @@ def test_shapes(rest: httpx.Client) -> None:
     assert rest.post("/api/config/pipeline", json=PIPELINE).json().keys() == {
         *("pipelineId", "name", "command", "exports", "user", "timeoutSeconds"),
     }
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_a_pipeline_for_which_runs_wait_is_not_deleted(rest: httpx.Client, ledger: Ledger, state: RunState) -> None:
+    """They could not begin any more, and no other pipeline gets its ID."""
+    pipeline = rest.post("/api/config/pipeline", json=PIPELINE).json()["pipelineId"]
+    with ledger.transaction():
+        rows.run("j", state, pipeline_id=pipeline)
+    answer = rest.delete(f"/api/config/pipeline/{pipeline}")
+    waits = state in (RunState.CREATED, RunState.PENDING)
+    assert (answer.status_code, "wait to begin" in answer.text) == ((409, True) if waits else (200, False))
+
+
+def test_a_pipeline_with_a_field_that_is_none(rest: httpx.Client) -> None:
+    """Its results would otherwise go nowhere."""
+    answer = rest.post("/api/config/pipeline", json={**PIPELINE, "export": ["MYPACS"]})
+    assert (answer.status_code, "'export' is not known" in answer.text) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["A,B", "dicomweb:pacs", "http://pacs"])
+def test_destinations_names_that_could_mean_something_else(rest: httpx.Client, name: str) -> None:
+    body = {"name": name, "aeTitle": "PACS", "hostIp": "10.0.0.1", "port": 104}
+    answer = rest.post("/api/config/destinationaetitle", json=body)
+    assert (answer.status_code, "leave out" in answer.text) == (400, True)
 
 
 def test_names_in_any_case_and_unknown_ones_ignored(rest: httpx.Client) -> None:

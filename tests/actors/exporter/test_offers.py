@@ -111,4 +111,10 @@ def test_what_waits_is_asked_for_again_after_each_change(tmp_path: Path, monkeyp
     (row,) = records.begin(["t"])
     records.put_back(row, "not now", 0.05)
     wait_until(lambda: records.waited_for() == ["A"], "its time")
+    (row,) = records.begin(["t"])
+    records.put_back(row, "not now", 90.0)
+    assert (records.waited_for(), records.due("A", 10)) == ([], [])
+    # No pause is so long: the clock was set back since.
+    ExportTask.update(next_try_ns=time.time_ns() + 7200 * 1_000_000_000).execute()
+    assert records.due("A", 10) == ["t"]
     ledger.close()

@@ -41,6 +41,13 @@ def test_a_group_that_closed_just_now_is_kept_for_comparison_with_repeats(house:
     assert house.holds(identifier)
 
 
+def test_a_group_that_closed_before_the_clock_was_set_back_is_not_kept_for_that(house: House) -> None:
+    """Otherwise its files would stay for as long as the clock was ahead."""
+    identifier = house.store(house.group(JobState.COMPLETED, closed_ago_ns=-7200 * 1_000_000_000))
+    house.reclaim()
+    assert not house.holds(identifier)
+
+
 def test_open_groups_quarantine_and_what_is_not_on_record_are_kept(house: House) -> None:
     group = house.group(JobState.COMPLETED)
     Group.update(state=GroupState.OPEN).execute()
