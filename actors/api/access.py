@@ -1,6 +1,7 @@
 """Writes `access.json`, by which receivers admit and extractors read, from the ledger's AE titles and sources."""
 
 import threading
+from pathlib import Path
 
 import msgspec
 
@@ -12,6 +13,17 @@ from protocol.errors import StorageError
 from protocol.ledger import pages
 from protocol.logs import EventLogger
 from protocol.spool import Spool
+
+_Seen = tuple[int, int, int]
+
+
+def _seen(path: Path) -> _Seen | None:
+    """What tells a file from another of its name; None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 class AccessWriter:
@@ -29,7 +41,13 @@ class AccessWriter:
         self._processors = processors
         self._log = EventLogger("adapter.api")
         self._lock = threading.Lock()
+        self._written: _Seen | None = None
         self.stale = True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the file must be written: a change was not, or somebody else has changed, or deleted, it since."""
+        return self.stale or _seen(self._path) != self._written
 
     def write(self) -> None:
         """Bring the file up to the ledger; when it returns, the ledger's rules hold in every process.
@@ -53,6 +71,7 @@ class AccessWriter:
                     ) from error
                 killpoints.reach("api.access-written")
                 self._log.info("access_written", ae_titles=len(new.ae_titles), sources=len(new.sources))
+            self._written = _seen(self._path)
             self.stale = unknown
 
     def _old(self, file: AccessFile) -> AccessList | None:

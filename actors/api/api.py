@@ -167,7 +167,7 @@ class Api(Actor):
         self.post(fail)
 
     def _repair_access(self) -> None:
-        if self._gateway.access.stale and self._book.is_open:
+        if self._gateway.access.is_due and self._book.is_open:
             self._in_background(self._write_access)
 
     def _in_background(self, work: Callable[[], None]) -> None:

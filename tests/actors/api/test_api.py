@@ -157,6 +157,20 @@ def test_access_is_brought_up_at_start(tmp_path: Path) -> None:
         assert rules() == {"A": True, "B": False}
 
 
+def test_access_that_somebody_deletes_empties_or_replaces(tmp_path: Path) -> None:
+    """It is written anew by itself; until then nobody is rejected for long."""
+    with Surroundings(tmp_path) as running:
+        source = {"aeTitle": "MYPACS", "hostIp": "10.20.30.1"}
+        assert running.rest.post("/api/config/sourceaetitle", json=source).status_code == 201
+        right = running.access.read_bytes()
+        AccessFile(running.access).replace(AccessList())
+        wait_until(lambda: running.access.read_bytes() == right, "the access list instead of an old one")
+        running.access.write_bytes(b"")
+        wait_until(lambda: running.access.read_bytes() == right, "the access list instead of an empty file")
+        running.access.unlink()
+        wait_until(lambda: running.access.exists() and running.access.read_bytes() == right, "the access list")
+
+
 def test_access_that_cannot_be_written(tmp_path: Path) -> None:
     """The change is recorded, the answer says what is missing, and it is made up for when there is space again."""
     with Surroundings(tmp_path, owners=False) as running:
