@@ -67,10 +67,10 @@ def options(
         if given is not None and not given.strip():
             raise UsageError(f"{name} is empty: give it a value, or leave it out")
     asks_supervisor = context.invoked_subcommand in _ASK_THE_SUPERVISOR
-    if url is not None and asks_supervisor:
+    is_named = runtime is not None or "RUNTIME_DIRECTORY" in os.environ
+    if url is not None and context.invoked_subcommand == "restart" and not is_named:
         raise UsageError(
-            f"{context.invoked_subcommand} asks the supervisor on this machine, and no address: leave out --url, and "
-            "name another gateway by --runtime"
+            "restart asks the supervisor on this machine, and not an address: name the gateway by --runtime, not --url"
         )
     # The variables are the documented second place to name both, so the commands look there anyway.
     if runtime is not None:

@@ -46,7 +46,6 @@ def faulted(gateway: Gateway) -> dict[str, str]:
         ("exports", "cancel", "--all", "--destination", ""),
         ("--url", "", "jobs", "discard", "--all"),
         ("--runtime", " ", "jobs", "discard", "--all"),
-        ("--url", "http://127.0.0.1:1", "restart", "extractor"),
         ("restart", "extractor", "--timeout", "0"),
     ],
     ids=" ".join,
@@ -78,6 +77,12 @@ def test_another_gateway_is_asked_by_its_runtime_directory(gateway: Gateway, tmp
     nobody = gateway.cli("--runtime", str(tmp_path), "jobs", "discard", "--all", check=False)
     assert (nobody.returncode, str(tmp_path) in nobody.stderr) == (69, True)
     assert len(gateway.jobs(state="Faulted")) == 2
+
+
+def test_a_restart_does_not_go_by_an_address() -> None:
+    """It would restart what runs here."""
+    ended = dicom_adapter("--url", "http://gateway.example:5000", "restart", "extractor")
+    assert (ended.returncode, "--runtime" in ended.stderr) == (64, True)
 
 
 @pytest.mark.parametrize("token", ["sécret", "two\nlines", "\x7f"])
