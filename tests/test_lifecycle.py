@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway import Gateway
-from tests.peers import storescu, wait_for
+from tests.peers import echoscu, storescu, wait_for
 from tests.samples import make_study
 
 NewGateway = Callable[..., Gateway]
@@ -123,3 +123,16 @@ def assert_one_sentence(output: str) -> None:
     said = [line for line in output.splitlines() if "dicom-adapter: " in line and "warning:" not in line]
     assert len(said) == 1, output
     assert "Traceback" not in output
+
+
+def test_the_last_of_two_reloads_holds(new_gateway: NewGateway) -> None:
+    """Although receivers of the first are still starting when the second comes."""
+    gateway = new_gateway().start()
+    gateway.add_aetitle("BRAIN", pipeline_x=gateway.add_pipeline("x", ["true"]))
+    for rejects in (False, True):
+        gateway.settings["dicom.scp.rejectUnknownSources"] = rejects
+        gateway.reload()
+    settled = "all that were replaced to have left"
+    gateway.wait_for(lambda: gateway.log_text().count("actor_left actor=receiver") >= 4, 30.0, settled)
+    for _ in range(4):
+        assert echoscu(gateway.port, called="BRAIN", calling="NOBODY").rejection
