@@ -120,7 +120,7 @@ def test_an_unknown_pipeline_faults_the_job_at_once_and_it_can_be_retried(world:
     world.tell_jobs(lost, kept, good)
     row = world.wait_submission(lost, JobState.FAULTED)
     world.wait_submission(kept, JobState.FAULTED)
-    assert (row.tries, row.unreachable, "register it" in row.last_error) == (1, False, True)
+    assert (row.tries, row.unreachable, "create pipeline" in row.last_error) == (1, False, True)
     world.wait_run(good, RunState.SUCCEEDED)
     submitter.wait_for_log("job_faulted", count=2)
 
