@@ -71,7 +71,9 @@ class AccessWriter:
                     ) from error
                 killpoints.reach("api.access-written")
                 self._log.info("access_written", ae_titles=len(new.ae_titles), sources=len(new.sources))
-            self._written = _seen(self._path)
+            # Somebody else may have been there meanwhile: what was seen counts when the content behind it is ours.
+            seen = _seen(self._path)
+            self._written = seen if self._old(file) == new else None
             self.stale = unknown
 
     def _old(self, file: AccessFile) -> AccessList | None:
