@@ -266,6 +266,5 @@ def _filter(data: bytes) -> str:
 
 def _as_shown(destination: str) -> str:
     """A destination as tasks have it: of a DICOMweb service the bare URL, however a pipeline's export was written."""
-    if not is_dicomweb(destination):
-        return destination
-    return destination[len(DICOMWEB) :].rstrip("/")
+    url = destination[len(DICOMWEB) :].rstrip("/")
+    return url if is_dicomweb(destination) and url else destination  # never empty, which would mean all

@@ -117,6 +117,20 @@ def test_a_filter_in_a_commands_address_decides_nothing(rest: httpx.Client, owne
     assert owners.take() == []
 
 
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("MYPACS", "MYPACS"),
+        ("dicomweb:https://pacs/dicom-web/", "https://pacs/dicom-web"),
+        ("dicomweb:", "dicomweb:"),
+        ("DICOMweb:/", "DICOMweb:/"),
+    ],
+)
+def test_a_destination_is_never_all(rest: httpx.Client, owners: Owners, given: str, asked: str) -> None:
+    assert rest.post("/api/exports/cancel", json={"destination": given}).status_code == 200
+    assert owners.take() == [messages.CancelTasks(destination=asked)]
+
+
 @pytest.mark.usefixtures("jobs")
 def test_one(rest: httpx.Client) -> None:
     """With its steps, and what its pipeline left behind."""

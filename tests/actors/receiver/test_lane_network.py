@@ -74,40 +74,33 @@ def test_a_reset_leaves_nothing(twins: Twins, pieces: tuple[str, tuple[bytes, ..
     assert not twins.lane.in_transit()
 
 
+def _urgent(twin: Twin, *steps: bytes | str) -> Outcome:
+    """Send pieces, each received before the next, with a byte of urgent data where a step says so; then a release."""
+    with twin.entered() as peer:
+        conversation = Conversation(twin, peer)
+        for step in steps:
+            if isinstance(step, bytes):
+                conversation.do(step)
+            else:
+                peer.socket.send(step.encode(), socket.MSG_OOB)
+        conversation.do(1)
+        conversation.do(RELEASE)
+        return conversation.outcome()
+
+
 @pytest.mark.parametrize("before", [1, 3, 8, 60, 170, 180, 1000])
 def test_urgent_data_is_no_part_of_the_stream(twins: Twins, before: int) -> None:
     """The system takes it out, and ends a receive there."""
-
-    def exchange(twin: Twin) -> Outcome:
-        with twin.entered() as peer:
-            conversation, data = Conversation(twin, peer), an_object(_UID, 2, 500)
-            for piece in (data[:before], data[before:]):
-                peer.socket.send(b"!", socket.MSG_OOB)
-                conversation.do(piece)
-            conversation.do(1)
-            conversation.do(RELEASE)
-            return conversation.outcome()
-
-    with_lane, without = map(exchange, twins)
+    data = an_object(_UID, 2, 500)
+    with_lane, without = (_urgent(twin, "!", data[:before], "!", data[before:]) for twin in twins)
     assert with_lane == without
     assert with_lane.ended["how"] == "released"
     assert with_lane.files[1].endswith(raw.dataset(_UID))
 
 
 def test_urgent_data_amid_what_goes_through_the_pipe(twins: Twins) -> None:
-    def exchange(twin: Twin) -> Outcome:
-        with twin.entered() as peer:
-            conversation, data = Conversation(twin, peer), an_object(_UID, 2, 100_000, data=_LARGE)
-            conversation.do(data[:5_000_000])
-            peer.socket.send(b"!", socket.MSG_OOB)
-            conversation.do(data[5_000_000:])
-            conversation.do(1)
-            conversation.do(an_object(_NEXT, 3))
-            conversation.do(1)
-            conversation.do(RELEASE)
-            return conversation.outcome()
-
-    with_lane, without = map(exchange, twins)
+    data = an_object(_UID, 2, 100_000, data=_LARGE)
+    with_lane, without = (_urgent(twin, data[:5_000_000], "!", data[5_000_000:]) for twin in twins)
     assert with_lane == without
     assert with_lane.ended["how"] == "released"
     assert with_lane.files[1].endswith(_LARGE)
