@@ -48,11 +48,7 @@ class Association:
     """
 
     def __init__(
-        self,
-        shared: Shared,
-        accepted: socket.socket,
-        peer: tuple[str, int],
-        closed: Callable[["Association"], None],
+        self, shared: Shared, accepted: socket.socket, peer: tuple[str, int], closed: Callable[["Association"], None]
     ) -> None:
         self._shared = shared
         self._limits = shared.settings.dicom.scp.limits
@@ -71,7 +67,10 @@ class Association:
         self._titles = ("", "")
         self._proposal: Proposal | None = None
         self._started = time.monotonic()
-        self._connection = Connection(shared.loop, accepted, shared.buffer, self, self._limits.first_bytes_seconds)
+        synced = shared.settings.storage.sync_on_store
+        self._connection = Connection(
+            shared.loop, accepted, shared.buffer, self, self._limits.first_bytes_seconds, synced=synced
+        )
 
     @property
     def associated(self) -> bool:

@@ -1,7 +1,8 @@
 """A peer's socket in the receive loop: receives, answers that wait until they can be sent, one deadline.
 
 What is on its way from a near peer is kept so small that it is still in the processor's cache when it is received,
-until large objects come, which go into their files through a pipe.
+until large objects come, which go into their files through a pipe. Where objects are synced, a whole one may be on its
+way, which its sender gets rid of while the disk has the one before.
 An idle connection costs one timer. The timer is lazy: a deadline that moves away does not touch it; it looks again
 when it fires. Only one that comes nearer sets it anew.
 """
@@ -24,6 +25,7 @@ _EPOLLIN, _EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
 _IPPROTO_TCP, _TCP_QUICKACK = socket.IPPROTO_TCP, socket.TCP_QUICKACK
 # As tcp(7) has it, the system doubles this. It makes a window of some 128 kB, which on a way of 100 us is 10 Gbit/s.
 _NEAR_BUFFER_BYTES = 64 * 1024
+_NEAR_SYNCED_BUFFER_BYTES = 512 * 1024
 _NEAR_SECONDS = 100e-6
 _SPLICING_BUFFER_BYTES = 256 * 1024  # of large objects more may be on its way: it is not copied out of the socket
 _HEADERS_BYTES = 2 * HEADER_LENGTH  # of a P-DATA-TF, and of its first PDV
@@ -60,6 +62,7 @@ class Connection:
         buffer: receives go there, but those that are spliced.
         owner: what is told.
         seconds: the first deadline.
+        synced: whether what comes is synced before it is answered.
 
     Attributes:
         fd: of the socket.
@@ -68,7 +71,14 @@ class Connection:
     """
 
     def __init__(
-        self, loop: Actor, connection: socket.socket, buffer: memoryview, owner: Owner, seconds: float
+        self,
+        loop: Actor,
+        connection: socket.socket,
+        buffer: memoryview,
+        owner: Owner,
+        seconds: float,
+        *,
+        synced: bool = False,
     ) -> None:
         self._loop = loop
         self._socket = connection
@@ -77,7 +87,7 @@ class Connection:
         self._out = bytearray()
         self._quick = _QUICK_ACKNOWLEDGEMENTS  # how many are left
         self._amid_since = 0.0  # that more must come; 0 when it need not, or is acknowledged at once
-        self._near = False  # and has the small buffer
+        self._near = False  # and has the small buffer, which large objects make larger
         self._pipe: Pipe | None = None  # the next receive is planned
         self._recall: Callable[[], None] | None = None  # another receives in its place
         self._fragment_left = 0
@@ -87,8 +97,9 @@ class Connection:
         with contextlib.suppress(OSError):  # it may be gone already, as its first receive will tell
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if _round_trip_seconds(connection) <= _NEAR_SECONDS:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NEAR_BUFFER_BYTES)
-                self._near = True
+                size = _NEAR_SYNCED_BUFFER_BYTES if synced else _NEAR_BUFFER_BYTES
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+                self._near = not synced
         self._deadline = time.monotonic() + seconds
         self._set_timer()
         self.fd = connection.fileno()

@@ -71,6 +71,7 @@ class Lane:
         self._connection = connection
         self._walker = walker
         self._service = service
+        self._pace = shared.pace
         self._form: StoreForm | None = None
         self._lane: _lane.Lane | None = None  # of that form
         self.taken = False
@@ -101,10 +102,17 @@ class Lane:
         if not self.taken or lane is None or form is None:
             return b""
         self.taken = False
+        failure = None
+        try:
+            lane.settle_file()
+        except OSError as error:
+            failure = error
         self._connection.take_back(lane.quick, lane.amid_since, lane.deadline, is_amid_pdu=lane.amid_pdu)
         self._note(lane)
         if lane.phase != _lane.BETWEEN_OBJECTS:
             self._service.resume(form, form.command(lane.message_id, lane.sop_instance), lane.part, lane.size)
+        if failure is not None:
+            self._service.storage_failed(failure)
         if lane.phase in (_lane.BETWEEN_FRAGMENTS, _lane.IN_FRAGMENT) and lane.has_begun:
             self._walker.resume(form.context_id, lane.fragment_left, lane.fragment_bytes, is_last=lane.is_last)
         return lane.rest
@@ -146,10 +154,12 @@ class Lane:
                 self._connection.ready(events)
             return
         try:
-            outcome = lane.turn()
+            outcome = lane.turn(self._pace.ways(id(self)) if service.sync else 0)
         except OSError as error:
             self._storage_failed(lane, error)
             return
+        finally:
+            self._pace.waited(lane.waited)
         if outcome == _STORED:
             self._note(lane)
         elif outcome == _COMPLETE:
@@ -164,7 +174,7 @@ class Lane:
             self._owner.lost(lost_text(lane.error))
 
     def _completed(self, lane: "_lane.Lane") -> None:
-        """An object is to be synced before it is answered, which the service does."""
+        """An object is to be synced beside others before it is answered, which the service does."""
         form = self._form
         assert form
         self._note(lane)

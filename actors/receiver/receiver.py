@@ -16,6 +16,7 @@ from actors.receiver.admission import Admission
 from actors.receiver.association import Association
 from actors.receiver.lane import NOT_USED
 from actors.receiver.names import HostNames
+from actors.receiver.pace import LOOK_SECONDS, Pace
 from actors.receiver.pipe import Pipe
 from actors.receiver.shared import RECEIVE_BYTES, Shared
 from actors.receiver.store import Store
@@ -77,6 +78,7 @@ class Receiver(Actor):
             repeats=self._repeats,
             buffer=memoryview(bytearray(RECEIVE_BYTES)),
             pipe=Pipe(lambda reason: self.log.info("splice_not_used", reason=reason)),
+            pace=Pace(),
         )
         self._shared.moved = dataclasses.replace(
             self._shared,
@@ -91,6 +93,7 @@ class Receiver(Actor):
         threading.Thread(target=self._remove_dead_parts, daemon=True, name="remove parts").start()
         self._shared.admission.warm_up()
         self.every(_REPEATS_SECONDS, self._repeats.flush)
+        self.every(LOOK_SECONDS, self._shared.pace.look)
         if NOT_USED:
             self.log.info("lane_not_used", reason=NOT_USED)
         self._row.set_accepting(True)

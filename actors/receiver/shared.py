@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from actors.actor import Actor
 from actors.receiver.admission import Admission
 from actors.receiver.names import HostNames
+from actors.receiver.pace import Pace
 from actors.receiver.pipe import Pipe
 from actors.receiver.store import Store
 from protocol.board import Board, ReceiverRow
@@ -35,6 +36,7 @@ class Shared:
         repeats: sums up what one peer does again and again.
         buffer: receives go there; what is not consumed before the next one is lost.
         pipe: the fragments of large objects go through it instead.
+        pace: how lanes bring what is synced to the disk.
         cutting: whether associations are aborted between objects, since this process ends soon.
         moved: the same for what C-MOVEs of ours bring, which is stored apart and announced to nobody.
     """
@@ -52,5 +54,6 @@ class Shared:
     repeats: Repeats
     buffer: memoryview
     pipe: Pipe
+    pace: Pace
     cutting: bool = False
     moved: "Shared | None" = None

@@ -27,10 +27,14 @@ enum {
     MOST_PIECES = 512,                /* of one writev(2); the system takes 1024 */
     BULK = 4 * 1024 * 1024,           /* as _BULK_BYTES of service.py */
     SPLICED = 32 * 1024,              /* as _SPLICED_BYTES of association.py */
+    STAGE = 1024 * 1024,              /* of an object's bytes, on their way past the page cache */
+    LEAST_DIRECT = 64 * 1024,         /* less than that is quicker through it */
 };
 
 /* What a turn came to, and where an object stands. */
 enum outcome { WAITING, STORED, COMPLETE, UNUSUAL, LOST };
+/* What an object that is synced may do, see pace.py: go past the page cache; be synced while all others wait. */
+enum way { DIRECT = 1, AT_ONCE = 2 };
 enum phase { BETWEEN_OBJECTS, BETWEEN_FRAGMENTS, IN_FRAGMENT, DATASET_ENDED };
 
 /* What depends on the length of the SOP Instance UID's value alone. */
@@ -61,10 +65,14 @@ typedef struct {
     char uid[LONGEST_UID + 1];                     /* as it stands in the request, of even length */
     int uid_length, uid_padded;
     Py_ssize_t fragment_left, fragment_bytes, size;
+    char *stage;                                   /* NULL: what comes is written at once */
+    size_t staged;
     char is_last, has_begun;                       /* has_begun: a fragment of its dataset has */
     /* Of the turn. */
     Py_ssize_t at, end, first_at;
     int pdus, has_carried, error;                  /* has_carried: the first of the PDUs had begun before */
+    int ways;
+    double waited;                                 /* for the disk, in seconds */
     PyObject *stored, *unsent;
     struct iovec *pieces;                          /* to be written: of the file meta group, then of the dataset */
     int pieces_count;                              /* of the latter */
@@ -76,13 +84,33 @@ static inline unsigned char *bytes_at(const Lane *self, Py_ssize_t at)
     return (unsigned char *)self->buffer.buf + at;
 }
 
-/* walk.c: one receive, and what follows from it; an outcome, or -1 with an exception. */
+static inline int is_dataset_ended(const Lane *self)
+{
+    return self->phase == BETWEEN_FRAGMENTS && self->has_begun && self->is_last;
+}
+
+static inline struct iovec lane_pattern_piece(PyObject *patterns, enum pattern which)
+{
+    PyObject *bytes = PyTuple_GET_ITEM(patterns, which);
+    return (struct iovec){PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)};
+}
+
+/* -1 is with an exception everywhere. walk.c: one receive, and what follows from it; an outcome. */
 int lane_take_turn(Lane *self);
 double lane_monotonic(void);
 
-/* object.c; -1 is with an exception. */
+/* object.c: on its way. */
+PyObject *lane_pattern(Lane *self);                        /* what is the same for all UIDs of such a length */
 int lane_open_file(Lane *self);
 int lane_flush(Lane *self);                                /* 1 when all is written, 0 when its beginning is unusual */
+
+/* direct.c: past the page cache. */
+void lane_take_stage(Lane *self);                          /* there may be none */
+void lane_drop_stage(Lane *self);
+int lane_stage(Lane *self, const struct iovec *piece, int count);
+int lane_write_out(Lane *self);                            /* what is staged is in the file then */
+
+/* instance.c: its end. */
 int lane_complete(Lane *self, enum outcome *outcome);
 
 #endif

@@ -4,10 +4,20 @@
 
 #include <structmember.h>
 
-static PyObject *lane_turn(Lane *self, PyObject *Py_UNUSED(none))
+static PyObject *lane_turn(Lane *self, PyObject *ways)
 {
+    self->ways = (int)PyLong_AsLong(ways);
+    if (PyErr_Occurred())
+        return NULL;
     int outcome = lane_take_turn(self);
     return outcome < 0 ? NULL : PyLong_FromLong(outcome);
+}
+
+static PyObject *lane_settle_file(Lane *self, PyObject *Py_UNUSED(none))
+{
+    if (lane_write_out(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* The owner is between two objects: begin there. */
@@ -18,6 +28,7 @@ static PyObject *lane_enter(Lane *self, PyObject *arguments)
     self->phase = BETWEEN_OBJECTS;
     Py_SETREF(self->part, Py_NewRef(Py_None));
     Py_CLEAR(self->unsent);
+    lane_drop_stage(self);
     self->carried = self->at = self->end = 0;
     self->has_begun = self->amid_pdu = 0;
     self->deadline = lane_monotonic() + self->idle_seconds;
@@ -86,6 +97,7 @@ static void lane_dealloc(Lane *self)
 {
     PyObject_GC_UnTrack(self);
     lane_clear(self);
+    lane_drop_stage(self);
     Py_CLEAR(self->head);
     Py_CLEAR(self->middle);
     Py_CLEAR(self->unsent);
@@ -112,6 +124,7 @@ static PyObject *lane_get_rest(Lane *self, void *Py_UNUSED(closure))
 static PyMemberDef lane_members[] = {
     {"quick", T_DOUBLE, offsetof(Lane, quick), READONLY, NULL},
     {"amid_since", T_DOUBLE, offsetof(Lane, amid_since), READONLY, NULL},
+    {"waited", T_DOUBLE, offsetof(Lane, waited), READONLY, NULL},
     {"deadline", T_DOUBLE, offsetof(Lane, deadline), READONLY, NULL},
     {"amid_pdu", T_BOOL, offsetof(Lane, amid_pdu), READONLY, NULL},
     {"phase", T_INT, offsetof(Lane, phase), READONLY, NULL},
@@ -136,7 +149,8 @@ static PyGetSetDef lane_properties[] = {
 
 static PyMethodDef lane_methods[] = {
     {"enter", (PyCFunction)lane_enter, METH_VARARGS, NULL},
-    {"turn", (PyCFunction)lane_turn, METH_NOARGS, NULL},
+    {"turn", (PyCFunction)lane_turn, METH_O, NULL},
+    {"settle_file", (PyCFunction)lane_settle_file, METH_NOARGS, NULL},
     {"next_object", (PyCFunction)lane_next_object, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -168,6 +182,8 @@ PyMODINIT_FUNC PyInit__lane(void)
     if (module == NULL)
         return NULL;
     if (PyModule_AddType(module, &lane_type) < 0
+        || PyModule_AddIntConstant(module, "DIRECT", DIRECT) < 0
+        || PyModule_AddIntConstant(module, "AT_ONCE", AT_ONCE) < 0
         || PyModule_AddIntConstant(module, "WAITING", WAITING) < 0
         || PyModule_AddIntConstant(module, "STORED", STORED) < 0
         || PyModule_AddIntConstant(module, "COMPLETE", COMPLETE) < 0

@@ -208,7 +208,7 @@ static int walk(Lane *self, enum outcome *outcome)
         default:
             more = step_in_fragment(self, outcome);
         }
-        int ended = more > 0 && self->phase == BETWEEN_FRAGMENTS && self->has_begun && self->is_last;
+        int ended = more > 0 && is_dataset_ended(self);
         if (ended || more <= 0 || self->pieces_count == MOST_PIECES) {
             int flushed = lane_flush(self);
             if (flushed < 0) {
@@ -268,6 +268,7 @@ int lane_take_turn(Lane *self)
     enum outcome outcome = WAITING;
     self->pieces = pieces;
     self->pdus = self->pieces_count = 0;
+    self->waited = 0;
     if (receive(self, &outcome) == 0) {
         int failed = walk(self, &outcome) < 0;
         if (failed || outcome == WAITING || outcome == UNUSUAL)

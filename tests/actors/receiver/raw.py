@@ -127,6 +127,12 @@ def dataset(uid: str, sop_class: str = CT_IMAGE, *, padding: int = 2000) -> byte
     return elements + struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OW", padding) + bytes(padding)
 
 
+def patterned_dataset(uid: str, padding: int) -> bytes:
+    """A dataset no two blocks of which are alike, so that none can be lost, moved or doubled unseen."""
+    words = struct.pack(f"<{padding // 4 + 1}I", *range(padding // 4 + 1))
+    return dataset(uid, padding=padding)[:-padding] + words[:padding] if padding else dataset(uid, padding=0)
+
+
 class Response:
     """A response's command set."""
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.receiver import association, connection, lane, reception, service, store
+from actors.receiver import association, connection, lane, pace, reception, service, store
 from tests.actors.launcher import wait_until
 from tests.actors.receiver import raw
 from tests.actors.receiver.raw import P_DATA, pdu, pdv
@@ -20,6 +20,7 @@ from tests.actors.receiver.twins import (
     ABORT,
     FIN,
     RELEASE,
+    WAYS,
     Step,
     Twins,
     an_object,
@@ -37,10 +38,11 @@ _UID, _NEXT = "1.2.840.2", "1.2.840.3"
 _ECHO = pdu(P_DATA, pdv(3, 3, raw.echo_rq(77)))
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["unsynced", "synced"])
+@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS.keys())
 def twins(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twins]:
     """Both receivers, with syncOnStore off and on."""
-    with Twins(tmp_path_factory.mktemp("twins"), sync=request.param) as running:
+    sync, direct = request.param
+    with Twins(tmp_path_factory.mktemp("twins"), sync=sync, direct=direct) as running:
         yield running
 
 
@@ -91,6 +93,7 @@ def test_what_is_said_twice_is_the_same() -> None:
     }.items():
         (said,) = re.findall(rf"^\s*(?:static const double )?{name} = ([0-9.* ]+)[,;]", source, re.MULTILINE)
         assert math.prod(float(factor) for factor in said.split("*")) == value, name
+    assert (lane._lane.DIRECT, lane._lane.AT_ONCE) == (pace.DIRECT, pace.AT_ONCE)
 
 
 # Objects that are stored, in whatever pieces they come.
@@ -190,6 +193,31 @@ def test_large_objects(twins: Twins, size: int) -> None:
         steps += [an_object(_UID, 2 + number, size, data=data), 1]
     outcome = twins.stores(*steps, an_object(_NEXT, 9), count=3)
     assert len(outcome.files[2]) > 5 * _MB
+
+
+@pytest.mark.parametrize("size", [1, 65_000, 65_536, 200_000, 1_048_576, 1_048_577, 1_100_000, 2_500_000, 4_300_000])
+@pytest.mark.parametrize("over", [-1, 0, 1])
+def test_lengths_about_those_of_blocks_and_stages(twins: Twins, size: int, over: int) -> None:
+    """Whatever part of an object goes past the page cache, and in however many steps."""
+    data = raw.patterned_dataset(_UID, size + over)
+    outcome = twins.stores(an_object(_UID, 2, 65_536, data=data), 1, an_object(_NEXT, 3), count=2)
+    assert outcome.files[1].endswith(data)
+
+
+@pytest.mark.parametrize("at", [70_000, 700_000, 1_300_000])
+@pytest.mark.parametrize("then", ["unusual", "nothing"])
+def test_an_object_that_leaves_the_lane_when_some_of_it_is_on_its_way(twins: Twins, at: int, then: str) -> None:
+    """What is not in the file yet is written before anybody else goes on with it; or it is gone with its sender."""
+    data = raw.patterned_dataset(_UID, 1_500_000)
+    values = fragments(data, 60_000)
+    whole = request(_UID, 2) + pdus(values, 1)
+    if then == "nothing":
+        twins.same(whole[:at], FIN)
+        return
+    count = at // 60_000
+    mixed = request(_UID, 2) + pdus(values[:count]) + pdus(values[count:], 2)
+    outcome = twins.stores(mixed[:at], mixed[at:], 1, an_object(_NEXT, 3), count=2)
+    assert outcome.files[1].endswith(data)
 
 
 @pytest.mark.parametrize("before", [10, 900, 1000, 1024, 4000, 5000])

@@ -22,6 +22,7 @@ from tests.actors.receiver.twins import (
     CONTEXTS,
     FIRST,
     RELEASE,
+    WAYS,
     Twin,
     Twins,
     an_object,
@@ -38,15 +39,17 @@ _PDU_SECONDS = 1.5  # of SHORT_LIMITS, as writeSeconds
 _HALF = request(_UID, 2) + pdus(fragments(raw.dataset(_UID), 500)[:2])
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["unsynced", "synced"])
-def sync(request: pytest.FixtureRequest) -> bool:
-    """Whether every object is synced."""
-    return bool(request.param)
+@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS.keys())
+def way(request: pytest.FixtureRequest) -> tuple[bool, bool]:
+    """How objects come to the disk."""
+    chosen: tuple[bool, bool] = request.param
+    return chosen
 
 
 @pytest.fixture(scope="module")
-def twins(tmp_path_factory: pytest.TempPathFactory, sync: bool) -> Iterator[Twins]:
-    with Twins(tmp_path_factory.mktemp("twins"), sync=sync) as running:
+def twins(tmp_path_factory: pytest.TempPathFactory, way: tuple[bool, bool]) -> Iterator[Twins]:
+    sync, direct = way
+    with Twins(tmp_path_factory.mktemp("twins"), sync=sync, direct=direct) as running:
         yield running
 
 
@@ -71,11 +74,11 @@ def test_pdus_that_trickle(twins: Twins) -> None:
     assert all(_PDU_SECONDS - 0.3 < ends[peer] < _PDU_SECONDS + 1.3 for peer in slow), [ends[peer] for peer in slow]
 
 
-def test_silence_between_pdus_ends_at_its_deadline(tmp_path: Path, sync: bool) -> None:
+def test_silence_between_pdus_ends_at_its_deadline(tmp_path: Path, way: tuple[bool, bool]) -> None:
     """Which is another than that of a PDU."""
     limits = [f"DicomAdapter.dicom.scp.limits.{name}" for name in ("idleSeconds=1", "pduSeconds=20")]
     ended: list[list[dict[str, str]]] = []
-    with Twins(tmp_path, *limits, sync=sync) as twins:
+    with Twins(tmp_path, *limits, sync=way[0], direct=way[1]) as twins:
         for twin in twins:
             ended.append([])
             with contextlib.ExitStack() as stack:
@@ -218,11 +221,11 @@ def test_intake_that_closes(twins: Twins) -> None:
 
 
 @pytest.mark.parametrize("by_signal", [True, False])
-def test_a_drain(tmp_path: Path, sync: bool, by_signal: bool) -> None:
+def test_a_drain(tmp_path: Path, way: tuple[bool, bool], by_signal: bool) -> None:
     """Between objects it ends an association; amid one, when that is answered."""
     sets = ("DicomAdapter.services.stopSeconds=3", "DicomAdapter.dicom.scp.limits.pduSeconds=20")
     begun = (request(_UID, 2)[:70], request(_UID, 2), _HALF)
-    with Twins(tmp_path, *sets, sync=sync) as twins:
+    with Twins(tmp_path, *sets, sync=way[0], direct=way[1]) as twins:
         for twin in twins:
             with contextlib.ExitStack() as stack:
                 idle, *busy = [stack.enter_context(twin.entered()) for _ in range(4)]

@@ -1,6 +1,7 @@
 """The order of a receiver's system calls, as the kernel saw them: no answer before its object survives a power cut."""
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from actors.receiver import lane
+from actors.receiver.pace import NO_DIRECT_WRITES
 from tests.actors.launcher import Launcher, RunningActor
-from tests.actors.receiver.raw import Peer, allow
+from tests.actors.receiver.raw import Peer, allow, dataset
 
 OBJECTS = 20
-_CALLS = "mkdir,openat,write,writev,pwrite64,pwritev,fsync,fdatasync,rename,io_submit,io_getevents,sendto,sendmsg"
+_CALLS = "mkdir,openat,fcntl,write,writev,pwrite64,pwritev,fsync,fdatasync,rename,io_submit,io_getevents,sendto,sendmsg"
 _ANSWER = r"\4\0\0\0"  # the beginning of a P-DATA-TF, as strace prints it
 _PLACE = r"instances/([^/\"<>]+)"
 _OBJECT = re.compile(rf"{_PLACE}/([^/\"<>]+)\.(part|dcm)")
@@ -50,6 +53,8 @@ class Disk:
         self._running: dict[str, str] = {}  # syncs that were asked for, by their number
         self._covered: dict[str, set[str]] = {}
         self.answers = 0
+        self.direct = 0  # objects that went past the page cache
+        self.asynchronous = 0  # syncs
         self.faults: list[str] = []
 
     def read(self, line: str) -> None:
@@ -66,7 +71,10 @@ class Disk:
             self._unsynced.add(f"name of {renamed[2]} in {renamed[1]}")
         elif name in ("fsync", "fdatasync") and call.endswith("= 0\n"):
             self._unsynced -= self._covered_by(call)
+        elif name == "fcntl" and "O_DIRECT" in call and call.endswith("= 0\n"):
+            self.direct += 1
         elif name == "io_submit":
+            self.asynchronous += 1
             for number, target in re.findall(
                 r"aio_data=(\w+), aio_lio_opcode=IOCB_CMD_FD?SYNC, (aio_fildes=[^}]+)", call
             ):
@@ -89,16 +97,18 @@ class Disk:
         return set()
 
 
-def follow(directory: Path, *, sync: bool) -> Disk:
+def follow(directory: Path, *, sync: bool, direct: bool = True, padding: int = 2000) -> Disk:
     trace, disk = directory / "trace", Disk()
-    with Launcher(directory, f"DicomAdapter.storage.syncOnStore={sync}") as launcher:
+    environment = {NO_DIRECT_WRITES: "" if direct else "1"}
+    with Launcher(directory, f"DicomAdapter.storage.syncOnStore={sync}", environment=environment) as launcher:
         allow(launcher.spool, "CT")
         receiver = launcher.start("receiver-1")
         with Peer(launcher.port) as peer:
             peer.associate()
             with traced(receiver, trace):
                 for number in range(OBJECTS):
-                    assert peer.store(f"1.2.{number}").status == 0
+                    data = dataset(f"1.2.{number}", padding=padding)
+                    assert peer.store(f"1.2.{number}", data).status == 0
             peer.release()
     for line in trace.open():
         disk.read(line)
@@ -106,8 +116,27 @@ def follow(directory: Path, *, sync: bool) -> Disk:
     return disk
 
 
-def test_no_answer_before_both_syncs(tmp_path: Path) -> None:
-    assert follow(tmp_path, sync=True).faults == []
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "beside-others"])
+@pytest.mark.parametrize("padding", [2000, 200_000, 2_500_000])
+def test_no_answer_before_both_syncs(tmp_path: Path, direct: bool, padding: int) -> None:
+    disk = follow(tmp_path, sync=True, direct=direct, padding=padding)
+    assert disk.faults == []
+    if not direct or lane.NOT_USED:
+        assert not disk.direct
+        return
+    # The first object makes the form. A machine that is slow at this moment has the rest go beside others.
+    assert disk.asynchronous < OBJECTS
+    if padding >= 65_536 and _takes_direct_writes(tmp_path):
+        assert disk.direct
+
+
+def _takes_direct_writes(directory: Path) -> bool:
+    try:
+        fd = os.open(directory / "direct", os.O_CREAT | os.O_WRONLY | os.O_DIRECT)
+    except OSError:
+        return False
+    os.close(fd)
+    return True
 
 
 def test_without_syncs_the_trace_says_so(tmp_path: Path) -> None:

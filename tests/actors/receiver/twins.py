@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from actors.receiver.lane import PURE_PYTHON
+from actors.receiver.pace import NO_DIRECT_WRITES
 from protocol import killpoints
 from protocol.spool import association_of
 from tests.actors.launcher import PATIENCE_SECONDS, Launcher, RunningActor
@@ -200,11 +201,21 @@ class Twins:
     Args:
         directory: theirs.
         sets: settings of both.
+        sync: whether objects are synced.
+        direct: whether the lane may write them past the page cache, and sync them at once.
         environment: of both.
     """
 
-    def __init__(self, directory: Path, *sets: str, sync: bool, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *sets: str,
+        sync: bool,
+        direct: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.sync = sync
+        environment = {NO_DIRECT_WRITES: "" if direct else "1", **(environment or {})}
         sets = (*sets, f"DicomAdapter.storage.syncOnStore={str(sync).lower()}")
         self.lane = Twin(directory / "lane", *sets, lane=True, environment=environment)
         self.pure = Twin(directory / "pure", *sets, lane=False, environment=environment)
@@ -262,6 +273,10 @@ def request(uid: str | bytes, message_id: int = 1, *, context_id: int = 1, sop_c
 def an_object(uid: str, message_id: int = 1, *sizes: int, data: bytes | None = None) -> bytes:
     """A request and its dataset, in PDUs of one PDV of these sizes."""
     return request(uid, message_id) + pdus(fragments(raw.dataset(uid) if data is None else data, *sizes or (16000,)))
+
+
+WAYS = {"unsynced": (False, True), "direct": (True, True), "beside-others": (True, False)}
+"""`sync` and `direct` of twins, by the way that objects take to the disk."""
 
 
 def stopped_in_lane(receiver: RunningActor) -> bool:

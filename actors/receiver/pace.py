@@ -1,0 +1,61 @@
+"""How the lanes of a receiver bring what is synced to the disk: what serves many senders does not serve a few.
+
+A few senders wait for nothing but the disk. Their objects go to it past the page cache, and each is synced, named and
+answered in one go, while the receiver waits. Of many senders there is always one whose object can be received
+meanwhile: their syncs are asked for, and go beside each other (`Store`). And a disk that takes its time, as one that
+turns does, has the page cache: it is quicker at reading what it need not read, and nobody waits for it.
+"""
+
+import os
+import time
+
+NO_DIRECT_WRITES = "DICOM_ADAPTER_NO_DIRECT_WRITES"
+
+DIRECT, AT_ONCE = 1, 2  # as in native/lane.h
+LOOK_SECONDS = 1.0
+_A_FEW = 3  # of one receiver
+_SLOW_SECONDS = 0.008  # for a turn's objects, mostly one, on average; less than a disk that turns needs
+_WEIGHT = 0.125  # of the last one in it: now and then, the best disk takes ten times as long as it does
+_SLOW_FOR_SECONDS = 10.0
+
+
+class Pace:
+    """What the lanes of one process may do; `look` is to be called every `LOOK_SECONDS`.
+
+    Args:
+        is_usual: whether nothing but the usual way is ever allowed; by default as the environment says.
+    """
+
+    def __init__(self, *, is_usual: bool | None = None) -> None:
+        self._is_usual = bool(os.environ.get(NO_DIRECT_WRITES)) if is_usual is None else is_usual
+        self._senders: set[int] = set()
+        self._average = self._slow_until = 0.0
+        self._ways = 0 if self._is_usual else DIRECT | AT_ONCE
+
+    def ways(self, sender: int) -> int:
+        """What a sender that has sent something may do in this turn: `DIRECT`, `AT_ONCE`, both or nothing.
+
+        Args:
+            sender: which; any number that is its own.
+        """
+        senders = self._senders
+        senders.add(sender)
+        if len(senders) > _A_FEW:
+            self._ways &= ~AT_ONCE
+        return self._ways
+
+    def waited(self, seconds: float) -> None:
+        """A turn has waited so long for the disk."""
+        if not seconds:
+            return
+        self._average += (seconds - self._average) * _WEIGHT
+        if self._average > _SLOW_SECONDS:
+            self._average = _SLOW_SECONDS / 2
+            self._slow_until = time.monotonic() + _SLOW_FOR_SECONDS
+            self._ways = 0
+
+    def look(self) -> None:
+        """Judge by what was sent since the last look."""
+        if not self._is_usual and time.monotonic() >= self._slow_until:
+            self._ways = DIRECT | AT_ONCE if len(self._senders) <= _A_FEW else DIRECT
+        self._senders.clear()
