@@ -363,7 +363,7 @@ class Association:
             return
         service, (calling, called) = self._service, self._titles
         if self._lane is not None:
-            self._lane.leave()
+            self._lane.leave(is_over=True)
         if service is None:
             if how:
                 self._shared.repeats.add("connection_ended", self._host, reason=how)

@@ -25,7 +25,7 @@ _EPOLLIN, _EPOLLOUT = select.EPOLLIN, select.EPOLLOUT
 _IPPROTO_TCP, _TCP_QUICKACK = socket.IPPROTO_TCP, socket.TCP_QUICKACK
 # As tcp(7) has it, the system doubles this. It makes a window of some 128 kB, which on a way of 100 us is 10 Gbit/s.
 _NEAR_BUFFER_BYTES = 64 * 1024
-_NEAR_SYNCED_BUFFER_BYTES = 512 * 1024
+_NEAR_SYNCED_BUFFER_BYTES = 512 * 1024  # or what the system allows (net.core.rmem_max)
 _NEAR_SECONDS = 100e-6
 _SPLICING_BUFFER_BYTES = 256 * 1024  # of large objects more may be on its way: it is not copied out of the socket
 _HEADERS_BYTES = 2 * HEADER_LENGTH  # of a P-DATA-TF, and of its first PDV

@@ -92,8 +92,11 @@ class Lane:
         # A PDU that takes too long has begun after this: it is seen in time.
         self._connection.expect(min(self._limits.idle_seconds, self._limits.pdu_seconds))
 
-    def leave(self) -> bytes:
+    def leave(self, *, is_over: bool = False) -> bytes:
         """Give everything back, wherever it stands.
+
+        Args:
+            is_over: the association is, so that nobody wants what there is of an object.
 
         Returns:
             What was received, and not walked.
@@ -104,9 +107,10 @@ class Lane:
         self.taken = False
         failure = None
         try:
-            lane.settle_file()
+            lane.settle_file(not is_over)
         except OSError as error:
             failure = error
+        self._pace.waited(lane.waited)
         self._connection.take_back(lane.quick, lane.amid_since, lane.deadline, is_amid_pdu=lane.amid_pdu)
         self._note(lane)
         if lane.phase != _lane.BETWEEN_OBJECTS:
@@ -170,7 +174,7 @@ class Lane:
                 self._connection.send(unsent, self._limits.write_seconds)
             self._owner.received(memoryview(rest))
         elif outcome == _LOST:
-            self.leave()
+            self.leave(is_over=True)
             self._owner.lost(lost_text(lane.error))
 
     def _completed(self, lane: "_lane.Lane") -> None:

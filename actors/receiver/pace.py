@@ -1,9 +1,10 @@
 """How the lanes of a receiver bring what is synced to the disk: what serves many senders does not serve a few.
 
-A few senders wait for nothing but the disk. Their objects go to it past the page cache, and each is synced, named and
-answered in one go, while the receiver waits. Of many senders there is always one whose object can be received
-meanwhile: their syncs are asked for, and go beside each other (`Store`). And a disk that takes its time, as one that
-turns does, has the page cache: it is quicker at reading what it need not read, and nobody waits for it.
+Objects go to a quick disk past the page cache. Of a few senders, each object is then synced, named and answered in one
+go, while the receiver waits, since they wait for nothing but the disk. Of many senders there is always one whose object
+can be received meanwhile: their syncs are asked for, and go beside each other (`Store`). A disk that takes its time, as
+one that turns does, has the page cache and the syncs beside each other, however many send: it is quicker at reading
+what it need not read, and nobody waits for it.
 """
 
 import os

@@ -19,6 +19,8 @@ enum {
     MOST_STAGES = 16,        /* of a process; further objects go the usual way */
 };
 
+_Static_assert(STAGE % BLOCK == 0 && MOST_STAGES % (HUGE_PAGE / STAGE) == 0, "whole stages are whole blocks");
+
 static char *idle[MOST_STAGES];
 static int idle_count, made, is_refused;
 
@@ -54,7 +56,7 @@ void lane_drop_stage(Lane *self)
     self->staged = 0;
 }
 
-/* Write so much of what is staged; the number of bytes, which is less when that is refused, or -1. */
+/* Write so much of what is staged; the number of bytes, which direct writes may leave to others, or -1. */
 static ssize_t write_bytes(const Lane *self, size_t from, size_t to, int is_direct)
 {
     size_t at = from;
@@ -78,10 +80,10 @@ static ssize_t write_bytes(const Lane *self, size_t from, size_t to, int is_dire
     return (ssize_t)(at - from);
 }
 
-/* The whole blocks of it past the cache; the rest, if it is the end, through it. */
-static int write_stage(Lane *self, int is_end)
+/* All that is staged, its whole blocks past the cache. It begins with a block, since no stage but the last is written half. */
+static int write_stage(Lane *self)
 {
-    size_t blocks = self->staged / BLOCK * BLOCK, most = is_end ? self->staged : blocks;
+    size_t blocks = self->staged / BLOCK * BLOCK;
     ssize_t written = 0, more = 0;
     int error = 0;
     double start = lane_monotonic();
@@ -100,7 +102,7 @@ static int write_stage(Lane *self, int is_end)
         }
     }
     if (written >= 0) {
-        more = write_bytes(self, (size_t)written, most, 0);
+        more = write_bytes(self, (size_t)written, self->staged, 0);
         error = errno;
     }
     Py_END_ALLOW_THREADS
@@ -111,8 +113,7 @@ static int write_stage(Lane *self, int is_end)
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    self->staged -= most;
-    memmove(self->stage, self->stage + most, self->staged);
+    self->staged = 0;
     return 0;
 }
 
@@ -127,7 +128,7 @@ int lane_stage(Lane *self, const struct iovec *piece, int count)
             self->size += (Py_ssize_t)taken;
             from += taken;
             left -= taken;
-            if (self->staged == STAGE && write_stage(self, 0) < 0)
+            if (self->staged == STAGE && write_stage(self) < 0)
                 return -1;
         }
     }
@@ -138,7 +139,7 @@ int lane_write_out(Lane *self)
 {
     if (self->stage == NULL)
         return 0;
-    if (write_stage(self, 1) < 0)
+    if (write_stage(self) < 0)
         return -1;
     lane_drop_stage(self);
     return 0;

@@ -47,7 +47,11 @@ static int open_directory(const char *path)
     }
     memcpy(name, path, (size_t)(end - path));
     name[end - path] = 0;
-    return open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int directory;
+    do
+        directory = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (directory < 0 && errno == EINTR);
+    return directory;
 }
 
 /* Close the file and give it its name, as ShardWriter.name. A file system may tell by close(2) that data was lost. */
@@ -83,7 +87,9 @@ static int sync_now(Lane *self, int fd, int (*how)(int))
     double start = lane_monotonic();
     int result, error;
     Py_BEGIN_ALLOW_THREADS
-    result = how(fd);
+    do
+        result = how(fd);
+    while (result < 0 && errno == EINTR);
     error = errno;
     Py_END_ALLOW_THREADS
     self->waited += lane_monotonic() - start;

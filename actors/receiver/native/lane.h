@@ -102,7 +102,7 @@ double lane_monotonic(void);
 /* object.c: on its way. */
 PyObject *lane_pattern(Lane *self);                        /* what is the same for all UIDs of such a length */
 int lane_open_file(Lane *self);
-int lane_flush(Lane *self);                                /* 1 when all is written, 0 when its beginning is unusual */
+int lane_flush(Lane *self);                                /* 1 when all is written or staged, 0 when its beginning is unusual */
 
 /* direct.c: past the page cache. */
 void lane_take_stage(Lane *self);                          /* there may be none */

@@ -13,9 +13,13 @@ static PyObject *lane_turn(Lane *self, PyObject *ways)
     return outcome < 0 ? NULL : PyLong_FromLong(outcome);
 }
 
-static PyObject *lane_settle_file(Lane *self, PyObject *Py_UNUSED(none))
+/* The owner has the object: all of it is in its file then, or nobody wants it. */
+static PyObject *lane_settle_file(Lane *self, PyObject *is_wanted)
 {
-    if (lane_write_out(self) < 0)
+    self->waited = 0;
+    if (is_wanted != Py_True)
+        lane_drop_stage(self);
+    else if (lane_write_out(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -150,7 +154,7 @@ static PyGetSetDef lane_properties[] = {
 static PyMethodDef lane_methods[] = {
     {"enter", (PyCFunction)lane_enter, METH_VARARGS, NULL},
     {"turn", (PyCFunction)lane_turn, METH_O, NULL},
-    {"settle_file", (PyCFunction)lane_settle_file, METH_NOARGS, NULL},
+    {"settle_file", (PyCFunction)lane_settle_file, METH_O, NULL},
     {"next_object", (PyCFunction)lane_next_object, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     FIRST_LOOK = 1024, /* as _FIRST_LOOK_BYTES of reception.py */

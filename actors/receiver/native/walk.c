@@ -1,4 +1,4 @@
-/* The walk of a lane: receives, PDUs and requests. What becomes of a dataset is in object.c. */
+/* The walk of a lane: receives, PDUs and requests. What becomes of a dataset is in object.c, direct.c and instance.c. */
 
 #include "lane.h"
 

@@ -97,6 +97,19 @@ class Disk:
         return set()
 
 
+def whole_calls(trace: Path) -> Iterator[str]:
+    """The lines of a trace; a call that was interrupted by another thread's stands where it has ended."""
+    begun: dict[str, str] = {}
+    for line in trace.open():
+        pid = line.split(None, 1)[0]
+        if line.endswith(" <unfinished ...>\n"):
+            begun[pid] = line.removesuffix(" <unfinished ...>\n")
+        elif resumed := re.match(r"\d+ +<\.\.\. \w+ resumed>(.*)", line, re.DOTALL):
+            yield begun.pop(pid) + resumed[1]
+        else:
+            yield line
+
+
 def follow(directory: Path, *, sync: bool, direct: bool = True, padding: int = 2000) -> Disk:
     trace, disk = directory / "trace", Disk()
     environment = {NO_DIRECT_WRITES: "" if direct else "1"}
@@ -110,7 +123,7 @@ def follow(directory: Path, *, sync: bool, direct: bool = True, padding: int = 2
                     data = dataset(f"1.2.{number}", padding=padding)
                     assert peer.store(f"1.2.{number}", data).status == 0
             peer.release()
-    for line in trace.open():
+    for line in whole_calls(trace):
         disk.read(line)
     assert disk.answers == OBJECTS
     return disk
