@@ -55,13 +55,14 @@ class _Way:
         ours: the accepted one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, synced: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.peer = socket.create_connection(listener.getsockname())
             self.ours, _ = listener.accept()
         self.peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._loop, owner = _Loop(), _Amid()
-        self._connection = Connection(self._loop, self.ours, memoryview(bytearray(65536)), owner, 60.0)  # type: ignore[arg-type]
+        buffer = memoryview(bytearray(65536))
+        self._connection = Connection(self._loop, self.ours, buffer, owner, 60.0, synced=synced)  # type: ignore[arg-type]
         owner.connection = self._connection
 
     def close(self) -> None:
@@ -102,6 +103,14 @@ def test_a_near_peer_has_little_on_its_way(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(connection_module, "_NEAR_SECONDS", 60.0)  # a busy machine may need long for a first packet
     near = _Way()
     assert near.ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * 64 * 1024
+    near.close()
+
+
+def test_a_near_peer_whose_objects_are_synced_has_one_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_NEAR_SECONDS", 60.0)
+    near = _Way(synced=True)
+    allowed = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    assert near.ours.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * min(512 * 1024, allowed)
     near.close()
 
 
