@@ -1,10 +1,11 @@
-"""How the lanes of a receiver bring what is synced to the disk: what serves many senders does not serve a few.
+"""How a receiver brings what is synced to the disk: what serves many senders does not serve a few.
 
 Objects go to a quick disk past the page cache. Of a few senders, each object is then synced, named and answered in one
 go, while the receiver waits, since they wait for nothing but the disk. Of many senders there is always one whose object
-can be received meanwhile: their syncs are asked for, and go beside each other (`Store`). A disk that takes its time, as
-one that turns does, has the page cache and the syncs beside each other, however many send: it is quicker at reading
-what it need not read, and nobody waits for it.
+can be received meanwhile: their syncs are asked for, and go beside each other (`Store`), but for small objects, for
+which asking takes longer than the disk: the receiver waits for a turn's together. A disk that takes its time, as one
+that turns does, has the page cache and the syncs beside each other, whatever is sent: it is quicker at reading what it
+need not read, and nobody waits for it.
 """
 
 import os
@@ -21,7 +22,7 @@ _SLOW_FOR_SECONDS = 10.0
 
 
 class Pace:
-    """What the lanes of one process may do; `look` is to be called every `LOOK_SECONDS`.
+    """What the lanes and the stores of one process may do; `look` is to be called every `LOOK_SECONDS`.
 
     Args:
         is_usual: whether nothing but the usual way is ever allowed; by default as the environment says.
@@ -45,8 +46,13 @@ class Pace:
             self._ways &= ~AT_ONCE
         return self._ways
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the loop may wait for the disk."""
+        return bool(self._ways)
+
     def waited(self, seconds: float) -> None:
-        """A turn has waited so long for the disk."""
+        """The loop has waited so long for the disk, for an object or a turn's."""
         if not seconds:
             return
         self._average += (seconds - self._average) * _WEIGHT

@@ -62,7 +62,7 @@ class Receiver(Actor):
         writer = ShardWriter(self._spool, self.kind)
         names = HostNames(self.post, self.log)
         self._writer = writer
-        syncer = open_syncer(self)
+        syncer, pace = open_syncer(self), Pace()
         self._moved_writer = ShardWriter(self._spool.arrivals(), self.kind)
         self._shared = Shared(
             loop=self,
@@ -72,18 +72,18 @@ class Receiver(Actor):
             admission=Admission(AccessFile(self._spool.access), names, self.log, MovesFile(self._spool.moves)),
             names=names,
             writer=writer,
-            store=Store(writer, syncer),
+            store=Store(writer, syncer, self, pace),
             announce=self._announce,
             log=self.log,
             repeats=self._repeats,
             buffer=memoryview(bytearray(RECEIVE_BYTES)),
             pipe=Pipe(lambda reason: self.log.info("splice_not_used", reason=reason)),
-            pace=Pace(),
+            pace=pace,
         )
         self._shared.moved = dataclasses.replace(
             self._shared,
             writer=self._moved_writer,
-            store=Store(self._moved_writer, syncer),
+            store=Store(self._moved_writer, syncer, self, pace),
             announce=lambda _: None,
         )
 

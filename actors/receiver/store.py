@@ -1,20 +1,28 @@
 """The durable write: complete objects become instances before they are answered.
 
 A file is synced, renamed, and its directory synced; then, and not before, its sender hears of it. Many objects share a
-directory's sync: while one runs, all that are renamed wait for the next, which takes them together (group commit).
+directory's sync (group commit), in one of two ways. Small ones that were completed in one turn of the loop are synced
+when it ends, while the loop waits: their writes are under way by then, and they share blocks. Others, and all on a disk
+that takes its time (`pace.py`), are synced beside each other: while a directory's sync runs, all that are renamed wait
+for the next, which takes them together.
 """
 
 import ctypes
 import os
+import time
 from collections.abc import Sequence
 from functools import partial
 
+from actors.actor import Actor
+from actors.receiver.pace import Pace
 from actors.receiver.syncer import Syncer
 from protocol import clock, killpoints
 from protocol.spool import Part, ShardWriter
 
 _SYNC_FILE_RANGE_WRITE = 2
 _MOST_PIECES = 512  # of one writev; the system takes 1024
+_SMALL_BYTES = 64 * 1024  # as LEAST_DIRECT of native/lane.h: what is larger is worth the kernel's threads
+_MOST_TOGETHER = 32  # after so many, other work of the loop has its turn
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
@@ -46,12 +54,17 @@ class Store:
 
     Args:
         writer: of this process.
-        syncer: syncs files and directories.
+        syncer: syncs files and directories beside the loop.
+        loop: whose turns end; see `Actor.post`.
+        pace: tells whether it may wait for the disk.
     """
 
-    def __init__(self, writer: ShardWriter, syncer: Syncer) -> None:
+    def __init__(self, writer: ShardWriter, syncer: Syncer, loop: Actor, pace: Pace) -> None:
         self._writer = writer
         self._syncer = syncer
+        self._loop = loop
+        self._pace = pace
+        self._turn: list[Complete] = []  # small ones, completed in this turn
         self._named: dict[str, list[Complete]] = {}  # by shard: renamed, and waiting for the directory's next sync
         self._syncing: set[str] = set()  # shards whose directory is being synced
         self._directories: dict[str, int] = {}  # descriptors of the shard that is written to, and of those being synced
@@ -64,14 +77,61 @@ class Store:
             sync: whether it must be on stable storage first; without, it is answered before this returns.
         """
         assert complete.part
-        if sync:
+        if not sync:
+            if self._name(complete):
+                _answer([complete], None)
+        elif complete.size < _SMALL_BYTES and self._pace.may_wait:
+            start_write_back(complete.part.fd, 0, complete.size)
+            if not self._turn:
+                self._loop.post(self._end_turn)
+            self._turn.append(complete)
+        else:
             self._syncer.sync(complete.part.fd, partial(self._data_synced, complete), data_only=True)
-        elif self._name(complete):
-            _answer([complete], None)
 
     def close(self, seconds: float) -> None:
         """Wait for what is under way, but not longer than so many seconds."""
+        while self._turn:
+            self._end_turn()
         self._syncer.close(seconds)
+
+    def _end_turn(self) -> None:
+        """Sync together what was completed in it."""
+        group, self._turn = self._turn[:_MOST_TOGETHER], self._turn[_MOST_TOGETHER:]
+        if self._turn:
+            self._loop.post(self._end_turn)
+        start = time.monotonic()
+        # All files before the first name: a name between two of them would be written twice.
+        durable = [complete for complete in group if self._sync_data_now(complete)]
+        named: dict[str, list[Complete]] = {}
+        for complete in durable:
+            if self._name(complete):
+                killpoints.reach("receiver.renamed")
+                assert complete.part
+                named.setdefault(complete.part.shard, []).append(complete)
+        synced = [(those, self._sync_directory_now(shard)) for shard, those in named.items()]
+        waited = time.monotonic() - start
+        for _ in group:
+            self._pace.waited(waited / len(group))
+        for those, failure in synced:
+            killpoints.reach("receiver.directory-synced")
+            _answer(those, failure)
+
+    def _sync_data_now(self, complete: Complete) -> bool:
+        assert complete.part
+        try:
+            os.fdatasync(complete.part.fd)
+        except OSError as error:
+            _answer([complete], error)
+            return False
+        killpoints.reach("receiver.data-synced")
+        return True
+
+    def _sync_directory_now(self, shard: str) -> OSError | None:
+        try:
+            os.fsync(self._directory(shard))
+        except OSError as error:
+            return error
+        return None
 
     def _data_synced(self, complete: Complete, error: OSError | None) -> None:
         assert complete.part
@@ -97,18 +157,18 @@ class Store:
 
     def _sync_directory(self, shard: str) -> None:
         group = self._named.pop(shard)
-        fd = self._directories.get(shard)
-        if fd is None:
-            try:
-                fd = self._open_directory(shard)
-            except OSError as error:
-                _answer(group, error)
-                return
+        try:
+            fd = self._directory(shard)
+        except OSError as error:
+            _answer(group, error)
+            return
         self._syncing.add(shard)
         self._syncer.sync(fd, partial(self._directory_synced, shard, group), data_only=False)
 
-    def _open_directory(self, shard: str) -> int:
-        """Open a shard that will be synced many times; it stays open until there is another."""
+    def _directory(self, shard: str) -> int:
+        """A descriptor of a shard, which will be synced many times; it stays open until there is another."""
+        if shard in self._directories:
+            return self._directories[shard]
         fd = self._writer.open_directory(shard)
         for past in [other for other in self._directories if other not in self._syncing]:
             os.close(self._directories.pop(past))
