@@ -26,7 +26,7 @@ class Kind:
     with_nagle: int
 
 
-SMALL = Kind("small (9 kB)", 64, 500, 12)
+SMALL = Kind("small (9 kB)", 64, 1000, 12)
 CT = Kind("CT (526 kB)", 512, 200, 12)
 MULTI_FRAME = Kind("multi-frame (32 MB)", 4000, 5, 3)
 KINDS = {"small": SMALL, "ct": CT, "multiframe": MULTI_FRAME}

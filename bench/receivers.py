@@ -128,7 +128,7 @@ class _Directory(Receiving):
 
 
 class _Orthanc(Receiving):
-    share = 0.5
+    share = 0.25
 
     def __init__(self, port: int, http: int, pid: int, directory: Path) -> None:
         super().__init__("Orthanc", port, pid)
@@ -322,7 +322,7 @@ def pynetdicom(directory: Path) -> Iterator[Receiving]:
     port = peers.free_port()
     command = [sys.executable, "-c", _PYNETDICOM, str(port), str(directory)]
     with peers.Server(command, port, directory.with_name(f"{directory.name}.log")) as server:
-        yield _Directory("pynetdicom", server, directory, share=0.25)
+        yield _Directory("pynetdicom", server, directory, share=0.1)
 
 
 @contextlib.contextmanager

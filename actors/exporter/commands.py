@@ -1,4 +1,4 @@
-"""What people, and agents that are no part of this system, decide about tasks."""
+"""What people decide about tasks."""
 
 from actors.exporter.flow import Flow
 from actors.exporter.lanes import Lanes
@@ -6,8 +6,6 @@ from actors.exporter.probing import Prober
 from actors.exporter.records import Records
 from actors.exporter.tasks import Batch
 from protocol import messages
-from protocol.errors import RefusedError
-from protocol.ledger import ExportTask
 from protocol.logs import EventLogger
 
 
@@ -46,17 +44,3 @@ class Commands:
             self._flow.cancel(task_id)
             self._log.info("task_canceled", task_id=task_id)
         return messages.Done(affected=len(task_ids))
-
-    def finish(self, command: messages.FinishTask) -> messages.Done:
-        """An agent says how a task ended.
-
-        Raises:
-            RefusedError: the task is none of an agent's.
-        """
-        row = ExportTask.get_or_none(ExportTask.task_id == command.task_id)
-        if row is None:
-            raise RefusedError(f"there is no task {command.task_id}")
-        if row.transport:
-            raise RefusedError(f"the task is for {row.agent}, which is this system: nobody else can finish it")
-        changed = self._records.finish_lent(row, succeeded=command.succeeded, retry_later=command.retry_later)
-        return messages.Done(affected=int(changed))

@@ -16,6 +16,7 @@ from actors.actor import Actor
 from actors.exporter.commands import Commands
 from actors.exporter.flow import Flow
 from actors.exporter.lanes import Lanes
+from actors.exporter.lent import Lent
 from actors.exporter.payloads import Payloads
 from actors.exporter.polling import Poller
 from actors.exporter.probing import Prober
@@ -58,6 +59,7 @@ class Exporter(Actor):
         self._stopping = threading.Event()
         self._work: deque[Callable[[], None]] = deque()
         self._records = Records(self._ledger, self._availability)
+        self._lent = Lent(self._records)
         self._platform = self._open_platform()
         self._payloads = Payloads(spool, self._platform, lambda: self.board.intake is not Intake.PAUSED)
         self._lanes: Lanes[Batch] = Lanes(scu.maximum_number_of_associations, _STOW_SLOTS, random.Random())  # noqa: S311
@@ -171,13 +173,11 @@ class Exporter(Actor):
 
     def handle_take_tasks(self, command: messages.TakeTasks) -> messages.Message:
         """An agent that is no part of this system asks for work."""
-        return self._command(
-            lambda: messages.TasksTaken(task_ids=tuple(self._records.lend(command.agent, command.size)))
-        )
+        return self._command(lambda: messages.TasksTaken(task_ids=tuple(self._lent.lend(command.agent, command.size))))
 
     def handle_finish_task(self, command: messages.FinishTask) -> messages.Message:
         """Such an agent has done its work."""
-        return self._command(lambda: self._commands.finish(command))
+        return self._command(lambda: self._lent.finish(command))
 
     def handle_retry_tasks(self, command: messages.RetryTasks) -> messages.Message:
         """A person wants tasks tried again."""
@@ -305,7 +305,7 @@ class Exporter(Actor):
     def _sweep(self) -> None:
         """Find what a lost message left behind, and what an agent has taken and not finished."""
         self._look_again = True
-        self._read(self._records.end_leases)
+        self._read(self._lent.end_leases)
 
     def _begin_due(self) -> None:
         """Begin tasks whose destination would have its turn at once."""

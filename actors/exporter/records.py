@@ -1,4 +1,4 @@
-"""The rows of tasks and deliveries: this actor owns both tables, and every change of them is here.
+"""The rows of tasks and deliveries: this actor owns both tables, and every change of them is here, or in `lent.py`.
 
 All may raise what peewee raises; then nothing has changed, and it may be called again.
 """
@@ -21,11 +21,10 @@ from protocol.clock import NANOSECONDS
 from protocol.config.problems import printable
 from protocol.config.settings import Scu
 from protocol.ledger import PAGE_ROWS, Delivery, ExportTask, Ledger, pages, tuples
-from protocol.states import DeliveryState, TaskState, advance, is_final
+from protocol.states import DeliveryState, TaskState, advance
 
 NEVER_NS = 2**62
 """The next try of a task that its results service will offer again."""
-LEASE_SECONDS = 600.0
 _ASK_AGAIN_SECONDS = 5.0  # clocks are set
 _LONGEST_REASON = 500
 _INSERTED_ROWS = 100  # at once: PostgreSQL and SQLite limit the values of a statement
@@ -54,7 +53,7 @@ class Records:
         new = 0
         for start in range(0, len(offers), PAGE_ROWS):
             page = {offer.task_id: offer for offer in offers[start : start + PAGE_ROWS]}
-            with self._commit():
+            with self.commit():
                 for row in list(ExportTask.select().where(ExportTask.task_id.in_(list(page)))):
                     self._offered_again(row, page.pop(row.task_id))
                 for offer in page.values():
@@ -86,11 +85,11 @@ class Records:
         if row.report or row.origin == EMBEDDED or row.state == TaskState.IN_PROGRESS:
             return
         if row.state == TaskState.PENDING and row.next_try_ns == NEVER_NS:
-            self._change(row, next_try_ns=0, retries=max(row.retries, offer.retries))
+            self.change(row, next_try_ns=0, retries=max(row.retries, offer.retries))
         elif row.state == TaskState.SUCCEEDED:
-            self._change(row, report=SUCCESS)
+            self.change(row, report=SUCCESS)
         elif row.state in (TaskState.FAILED, TaskState.CANCELED):
-            self._change(row, report=FAILURE)
+            self.change(row, report=FAILURE)
 
     # Tasks begin.
 
@@ -118,10 +117,10 @@ class Records:
 
     def begin(self, task_ids: Collection[str]) -> list[ExportTask]:
         """Take tasks from those that wait."""
-        with self._commit():
-            rows = _rows(ExportTask.task_id.in_(list(task_ids)) & (ExportTask.state == TaskState.PENDING))
+        with self.commit():
+            rows = rows_of(ExportTask.task_id.in_(list(task_ids)) & (ExportTask.state == TaskState.PENDING))
             for row in rows:
-                self._change(row, state=TaskState.IN_PROGRESS)
+                self.change(row, state=TaskState.IN_PROGRESS)
         return rows
 
     def under_way(self) -> list[ExportTask]:
@@ -131,8 +130,8 @@ class Records:
 
     def put_back(self, row: ExportTask, reason: str, pause_seconds: float) -> None:
         """A try did not begin, through no fault of the task."""
-        with self._commit():
-            self._change(row, state=TaskState.PENDING, last_error=reason, next_try_ns=_in(pause_seconds))
+        with self.commit():
+            self.change(row, state=TaskState.PENDING, last_error=reason, next_try_ns=in_seconds(pause_seconds))
 
     # Deliveries.
 
@@ -154,7 +153,7 @@ class Records:
             problems: why files cannot be sent.
         """
         now = time.time_ns()
-        with self._commit():
+        with self.commit():
             known = {(d.destination, d.uri) for page in pages(_of_task(row), Delivery.delivery_id) for d in page}
             new = [
                 {"task_id": row.task_id, "destination": target.name, "uri": uri, "updated_ns": now}
@@ -164,7 +163,7 @@ class Records:
             ]
             for start in range(0, len(new), _INSERTED_ROWS):
                 Delivery.insert_many(new[start : start + _INSERTED_ROWS]).execute()
-            self._change(row, destination=", ".join(target.name for target in targets) or row.destination)
+            self.change(row, destination=", ".join(target.name for target in targets) or row.destination)
             missing: dict[str, list[Missing]] = {target.name: [] for target in targets}
             for page in pages(_of_task(row).where(Delivery.state == DeliveryState.PENDING), Delivery.delivery_id):
                 for delivery in page:
@@ -180,7 +179,7 @@ class Records:
 
     def note_reports(self, reports: Sequence[tuple[Missing, Report]]) -> None:
         """What destinations have answered."""
-        with self._commit():
+        with self.commit():
             for missing, report in reports:
                 columns: dict[str, Any] = {"tries": missing.tries + 1, "last_error": report.reason[:_LONGEST_REASON]}
                 if report.sop_instance_uid:
@@ -193,7 +192,7 @@ class Records:
 
     def note_down(self, batches: Sequence[tuple[Batch, str]]) -> None:
         """Why destinations did not answer for files that they should have; the first of each may be why."""
-        with self._commit():
+        with self.commit():
             for batch, reason in batches:
                 waiting = [missing.delivery_id for missing in batch.unanswered]
                 for start in range(0, len(waiting), PAGE_ROWS):
@@ -236,15 +235,15 @@ class Records:
         """Commit what a try means for a task."""
         again = verdict.state is TaskState.PENDING
         by_service = row.origin != EMBEDDED
-        with self._commit():
-            self._change(
+        with self.commit():
+            self.change(
                 row,
                 state=verdict.state,
                 last_error=reason[:_LONGEST_REASON],
                 unreachable=unreachable and verdict.state is TaskState.FAILED,
                 report=verdict.report if by_service else "",
                 retries=row.retries + again,
-                next_try_ns=(NEVER_NS if by_service else _in(pause_seconds)) if again else 0,
+                next_try_ns=(NEVER_NS if by_service else in_seconds(pause_seconds)) if again else 0,
             )
 
     def to_report(self) -> list[tuple[str, str]]:
@@ -259,7 +258,7 @@ class Records:
 
     def reported(self, task_id: str, report: str) -> None:
         """Its results service knows."""
-        with self._commit():
+        with self.commit():
             ExportTask.update(report="").where(
                 (ExportTask.task_id == task_id) & (ExportTask.report == report)
             ).execute()
@@ -277,22 +276,22 @@ class Records:
             Delivery.update(state=advance(DeliveryState.REFUSED, DeliveryState.PENDING), tries=0).where(
                 (Delivery.task_id == row.task_id) & (Delivery.state == DeliveryState.REFUSED)
             ).execute()
-            self._change(row, state=TaskState.PENDING, retries=0, report="", unreachable=False, next_try_ns=0)
+            self.change(row, state=TaskState.PENDING, retries=0, report="", unreachable=False, next_try_ns=0)
         else:
-            self._change(row, next_try_ns=0)
+            self.change(row, next_try_ns=0)
         return True
 
     def revive(self, destination: str) -> int:
         """The destination answers again: try what failed for no other reason."""
-        with self._commit():
-            rows = _rows(
+        with self.commit():
+            rows = rows_of(
                 (ExportTask.state == TaskState.FAILED)
                 & ExportTask.unreachable
                 & (ExportTask.destination == destination)
                 & (ExportTask.origin == EMBEDDED)
             )
             for row in rows:
-                self._change(row, state=TaskState.PENDING, retries=0, unreachable=False, next_try_ns=0)
+                self.change(row, state=TaskState.PENDING, retries=0, unreachable=False, next_try_ns=0)
         return len(rows)
 
     def unreachable(self) -> dict[str, str]:
@@ -309,56 +308,9 @@ class Records:
 
     def _cancel(self, row: ExportTask) -> bool:
         told = row.origin != EMBEDDED and row.state != TaskState.FAILED
-        self._change(
+        self.change(
             row, state=TaskState.CANCELED, report=FAILURE if told else row.report, unreachable=False, next_try_ns=0
         )
-        return True
-
-    # Agents that are no part of this system.
-
-    def lend(self, agent: str, size: int) -> list[str]:
-        """Give tasks to an agent for a while."""
-        with self._commit():
-            condition = (pw.fn.LOWER(ExportTask.agent) == agent.lower()) & (ExportTask.transport == "")
-            due = (ExportTask.state == TaskState.PENDING) & _has_come(ExportTask.next_try_ns, LONGEST_PAUSE_SECONDS)
-            query = ExportTask.select().where(condition & due).order_by(ExportTask.created_ns, ExportTask.task_id)
-            rows = list(query.limit(size))
-            for row in rows:
-                self._change(row, state=TaskState.IN_PROGRESS, next_try_ns=_in(LEASE_SECONDS))
-        return [row.task_id for row in rows]
-
-    def end_leases(self) -> int:
-        """Offer again what an agent has taken and never finished."""
-        rows = _rows(
-            (ExportTask.state == TaskState.IN_PROGRESS)
-            & (ExportTask.transport == "")
-            & _has_come(ExportTask.next_try_ns, LEASE_SECONDS)
-        )
-        if not rows:
-            return 0
-        with self._commit():
-            for row in rows:
-                self._change(
-                    row, state=TaskState.PENDING, next_try_ns=0, last_error="its agent did not finish it in time"
-                )
-        return len(rows)
-
-    def finish_lent(self, row: ExportTask, *, succeeded: bool, retry_later: bool) -> bool:
-        """An agent says how a task ended; False when that was said before."""
-        if is_final(TaskState(row.state)) or row.state == TaskState.FAILED:
-            return False
-        following = TaskState.SUCCEEDED if succeeded else TaskState.PENDING if retry_later else TaskState.FAILED
-        with self._commit():
-            if row.state == TaskState.PENDING:  # it was listed, and the agent had it from an earlier list
-                row.state = advance(TaskState.PENDING, TaskState.IN_PROGRESS)
-            reason = "" if succeeded else "its agent could not export it"
-            self._change(
-                row,
-                state=following,
-                last_error=reason,
-                retries=row.retries + (following is TaskState.PENDING),
-                next_try_ns=0,
-            )
         return True
 
     # Parts.
@@ -378,7 +330,7 @@ class Records:
             query = query.where(pw.fn.LOWER(ExportTask.destination) == destination.lower())
         changed: list[str] = []
         for page in pages(query, ExportTask.task_id):
-            with self._commit():
+            with self.commit():
                 changed += [row.task_id if ids else row.destination for row in page if change(row)]
         return changed
 
@@ -386,8 +338,8 @@ class Records:
     def _note(delivery_id: int, **columns: Any) -> None:
         Delivery.update(**columns, updated_ns=time.time_ns()).where(Delivery.delivery_id == delivery_id).execute()
 
-    def _change(self, row: ExportTask, **columns: Any) -> None:
-        """Change a row inside a transaction; in memory it changes when that is committed."""
+    def change(self, row: ExportTask, **columns: Any) -> None:
+        """Change a row inside `commit`; in memory it changes when that is committed."""
         if "state" in columns:
             columns["state"] = advance(TaskState(row.state), columns["state"])
         columns["updated_ns"] = time.time_ns()
@@ -395,7 +347,8 @@ class Records:
         self._changed.append((row, columns))
 
     @contextlib.contextmanager
-    def _commit(self) -> Iterator[None]:
+    def commit(self) -> Iterator[None]:
+        """Changes that are made together, or not at all."""
         self._changed = []
         self._nothing_until = 0.0
         with self._ledger.transaction():
@@ -411,16 +364,17 @@ def _is_waiting() -> Any:
 
 
 def _is_due() -> Any:
-    return _is_waiting() & _has_come(ExportTask.next_try_ns, LONGEST_PAUSE_SECONDS)
+    return _is_waiting() & has_come(ExportTask.next_try_ns, LONGEST_PAUSE_SECONDS)
 
 
-def _has_come(moment: Any, longest_seconds: float) -> Any:
+def has_come(moment: Any, longest_seconds: float) -> Any:
     """Whether a time is over, or lies so much further ahead than it was made that the clock was set back since."""
     now = time.time_ns()
     return (moment <= now) | ((moment > now + int(2 * longest_seconds * NANOSECONDS)) & (moment < NEVER_NS))
 
 
-def _rows(condition: Any) -> list[ExportTask]:
+def rows_of(condition: Any) -> list[ExportTask]:
+    """Tasks that it is true of; not more than can be worked on at once."""
     return list(ExportTask.select().where(condition).limit(PAGE_ROWS * 20))
 
 
@@ -428,7 +382,8 @@ def _of_task(row: ExportTask) -> Any:
     return Delivery.select().where(Delivery.task_id == row.task_id)
 
 
-def _in(seconds: float) -> int:
+def in_seconds(seconds: float) -> int:
+    """The wall time then, in nanoseconds."""
     return time.time_ns() + int(seconds * NANOSECONDS)
 
 

@@ -62,7 +62,7 @@ class Receiver(Actor):
         writer = ShardWriter(self._spool, self.kind)
         names = HostNames(self.post, self.log)
         self._writer = writer
-        syncer, pace = open_syncer(self), Pace()
+        syncer, pace = open_syncer(self), Pace(self._tell_of_slow_disk)
         self._moved_writer = ShardWriter(self._spool.arrivals(), self.kind)
         self._shared = Shared(
             loop=self,
@@ -227,6 +227,14 @@ class Receiver(Actor):
     def _connection_closed(self, connection: Association) -> None:
         self._connections.pop(connection, None)
         self._finish_when_empty()
+
+    def _tell_of_slow_disk(self, seconds: float) -> None:
+        self.log.info(
+            "disk_is_slow",
+            milliseconds=round(seconds * 1000, 1),
+            meaning="an object and its syncs take that long: what comes goes through the page cache for a while",
+            remedy="none is needed for a disk that turns; for another one see what else writes to it",
+        )
 
     def _remove_dead_parts(self) -> None:
         try:

@@ -149,7 +149,7 @@ class Stage:
         self.writer = ShardWriter(self.spool, "receiver")
         self.disk = Disk()
         self.loop = Loop()
-        self.pace = Pace(is_usual=is_slow)
+        self.pace = Pace(lambda _: None, is_usual=is_slow)
         self.store = Store(self.writer, self.disk, cast(Actor, self.loop), self.pace)
 
     def object(self, number: int, size: int = 4) -> Object:
