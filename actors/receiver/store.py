@@ -101,30 +101,16 @@ class Store:
             self._loop.post(self._end_turn)
         start = time.monotonic()
         # All files before the first name: a name between two of them would be written twice.
-        durable = [complete for complete in group if self._sync_data_now(complete)]
+        synced = [complete for complete in group if _has_data(complete, _sync_data(complete))]
         named: dict[str, list[Complete]] = {}
-        for complete in durable:
-            if self._name(complete):
-                killpoints.reach("receiver.renamed")
-                assert complete.part
-                named.setdefault(complete.part.shard, []).append(complete)
-        synced = [(those, self._sync_directory_now(shard)) for shard, those in named.items()]
+        for complete in synced:
+            self._name_among(named, complete)
+        failures = {shard: self._sync_directory_now(shard) for shard in named}
         waited = time.monotonic() - start
         for _ in group:
             self._pace.waited(waited / len(group))
-        for those, failure in synced:
-            killpoints.reach("receiver.directory-synced")
-            _answer(those, failure)
-
-    def _sync_data_now(self, complete: Complete) -> bool:
-        assert complete.part
-        try:
-            os.fdatasync(complete.part.fd)
-        except OSError as error:
-            _answer([complete], error)
-            return False
-        killpoints.reach("receiver.data-synced")
-        return True
+        for shard, those in named.items():
+            _answer_named(those, failures[shard])
 
     def _sync_directory_now(self, shard: str) -> OSError | None:
         try:
@@ -135,16 +121,19 @@ class Store:
 
     def _data_synced(self, complete: Complete, error: OSError | None) -> None:
         assert complete.part
-        if error is not None:
-            _answer([complete], error)
-            return
-        killpoints.reach("receiver.data-synced")
-        if self._name(complete):
-            killpoints.reach("receiver.renamed")
+        if _has_data(complete, error) and self._name_among(self._named, complete):
             shard = complete.part.shard
-            self._named.setdefault(shard, []).append(complete)
             if shard not in self._syncing:
                 self._sync_directory(shard)
+
+    def _name_among(self, named: dict[str, list[Complete]], complete: Complete) -> bool:
+        """Name an object whose data is on the disk, and note it by its shard; False when it got no name."""
+        assert complete.part
+        if not self._name(complete):
+            return False
+        killpoints.reach("receiver.renamed")
+        named.setdefault(complete.part.shard, []).append(complete)
+        return True
 
     def _name(self, complete: Complete) -> bool:
         assert complete.part
@@ -177,12 +166,35 @@ class Store:
 
     def _directory_synced(self, shard: str, group: list[Complete], error: OSError | None) -> None:
         self._syncing.discard(shard)
-        killpoints.reach("receiver.directory-synced")
         if shard in self._named:
             self._sync_directory(shard)
         elif shard != next(reversed(self._directories)):
             os.close(self._directories.pop(shard))  # another is written to by now
-        _answer(group, error)
+        _answer_named(group, error)
+
+
+def _sync_data(complete: Complete) -> OSError | None:
+    assert complete.part
+    try:
+        os.fdatasync(complete.part.fd)
+    except OSError as error:
+        return error
+    return None
+
+
+def _has_data(complete: Complete, error: OSError | None) -> bool:
+    """Whether its data is on the disk; otherwise it is answered so."""
+    if error is not None:
+        _answer([complete], error)
+        return False
+    killpoints.reach("receiver.data-synced")
+    return True
+
+
+def _answer_named(group: list[Complete], error: OSError | None) -> None:
+    """Their directory's sync has ended."""
+    killpoints.reach("receiver.directory-synced")
+    _answer(group, error)
 
 
 def _answer(group: list[Complete], error: OSError | None) -> None:
