@@ -18,6 +18,7 @@ from tests.actors.receiver.raw import Peer, all_files, pdu, pdv, stored_files
 
 _MB = 1_000_000
 _PDU_BYTES = 131072  # as large as DCMTK sends them
+_PIECE_BYTES = 150_000
 
 
 def _large(uid: str, size: int = 9 * _MB) -> bytes:
@@ -72,9 +73,11 @@ def associated(launcher: Launcher, receiver: RunningActor) -> Iterator[Peer]:
 
 
 def _send(peer: Peer, uid: str, data: bytes, layout: Iterator[bytes]) -> None:
+    """In pieces that end within fragments: of a peer that is slower than the receiver nothing else is spliced."""
     peer.command(raw.store_rq(uid))
-    for each in layout:
-        peer.send(each)
+    stream = b"".join(layout)
+    for start in range(0, len(stream), _PIECE_BYTES):
+        peer.send(stream[start : start + _PIECE_BYTES])
 
 
 @pytest.mark.parametrize("layout", [_plain, _mixed])
