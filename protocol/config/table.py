@@ -68,7 +68,9 @@ SETTINGS = (
     Setting(
         "DicomAdapter.dicom.scp.bind",
         ("0.0.0.0",),  # noqa: S104 - modalities are other machines
-        kinds.list_of(kinds.address(), "IP addresses of this machine, 0.0.0.0 or :: for all", r"[;,\s]+"),
+        kinds.list_of(
+            kinds.address(), "IP addresses of this machine, 0.0.0.0 for all of IPv4, :: for all of IPv6", r"[;,\s]+"
+        ),
         "Address or addresses of the DICOM port.",
     ),
     Setting(
