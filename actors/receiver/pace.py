@@ -21,14 +21,13 @@ _SLOW_SECONDS = 0.008  # for a turn's objects, mostly one, on average; less than
 _MOST_SECONDS = 4 * _SLOW_SECONDS  # that one counts for: now and then, the best disk takes a hundred times as long
 _WEIGHT = 0.125  # of the last one in it
 _SLOW_FOR_SECONDS = 10.0
-_TOLD_FOR_SECONDS = 600.0
 
 
 class Pace:
     """What the lanes and the stores of one process may do; `look` is to be called every `LOOK_SECONDS`.
 
     Args:
-        tell: called with the average, in seconds, when the disk is held for slow, at most every ten minutes.
+        tell: called with the average, in seconds, each time the disk is held for slow.
         is_usual: whether nothing but the usual way is ever allowed; by default as the environment says.
     """
 
@@ -37,7 +36,6 @@ class Pace:
         self._is_usual = bool(os.environ.get(NO_DIRECT_WRITES)) if is_usual is None else is_usual
         self._senders: set[int] = set()
         self._average = self._slow_until = 0.0
-        self._told_until = 0.0
         self._ways = 0 if self._is_usual else DIRECT | AT_ONCE
 
     def ways(self, sender: int) -> int:
@@ -63,12 +61,9 @@ class Pace:
             return
         self._average += (min(seconds, _MOST_SECONDS) - self._average) * _WEIGHT
         if self._average > _SLOW_SECONDS:
-            now = time.monotonic()
-            if now >= self._told_until:
-                self._told_until = now + _TOLD_FOR_SECONDS
-                self._tell(self._average)
+            self._tell(self._average)
             self._average = _SLOW_SECONDS / 2
-            self._slow_until = now + _SLOW_FOR_SECONDS
+            self._slow_until = time.monotonic() + _SLOW_FOR_SECONDS
             self._ways = 0
 
     def look(self) -> None:

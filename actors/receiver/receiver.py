@@ -37,6 +37,7 @@ _ANNOUNCE_SECONDS = 0.1
 _ANNOUNCE_AT_ONCE = 256
 _NO_DESCRIPTORS_SECONDS = 1.0
 _REPEATS_SECONDS = 10.0
+_SLOW_DISK_SECONDS = 600.0
 _SPARE_CONNECTIONS = 256  # of which no association has come yet, beside the maximum of associations
 # Before a drain's time is over, associations are cut as they finish an object: so many seconds before, or that share.
 _CUT_SECONDS = 2.0
@@ -58,6 +59,7 @@ class Receiver(Actor):
         self._stored: list[StoredInstance] = []
         self._instances = self.bus.sender(channels.INSTANCES)
         self._repeats = Repeats(self.log.warning)
+        self._slow_disk = Repeats(self.log.info, _SLOW_DISK_SECONDS)
         self._spool = Spool(settings.storage.temporary)
         writer = ShardWriter(self._spool, self.kind)
         names = HostNames(self.post, self.log)
@@ -93,6 +95,7 @@ class Receiver(Actor):
         threading.Thread(target=self._remove_dead_parts, daemon=True, name="remove parts").start()
         self._shared.admission.warm_up()
         self.every(_REPEATS_SECONDS, self._repeats.flush)
+        self.every(_REPEATS_SECONDS, self._slow_disk.flush)
         self.every(LOOK_SECONDS, self._shared.pace.look)
         if NOT_USED:
             self.log.info("lane_not_used", reason=NOT_USED)
@@ -164,6 +167,7 @@ class Receiver(Actor):
         self._writer.close()
         self._moved_writer.close()
         self._repeats.flush(everything=True)
+        self._slow_disk.flush(everything=True)
         for listener in self._listeners:
             listener.close()  # never shut down: the socket is shared
 
@@ -229,8 +233,9 @@ class Receiver(Actor):
         self._finish_when_empty()
 
     def _tell_of_slow_disk(self, seconds: float) -> None:
-        self.log.info(
+        self._slow_disk.add(
             "disk_is_slow",
+            str(self._spool.root),
             milliseconds=round(seconds * 1000, 1),
             meaning="an object and its syncs take that long: what comes goes through the page cache for a while",
             remedy="none is needed for a disk that turns; for another one see what else writes to it",

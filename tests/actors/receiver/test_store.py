@@ -1,12 +1,9 @@
-"""The durable write, and the syncs that it waits for."""
+"""The durable write; `test_syncer.py` has the syncs that it waits for."""
 
 import contextlib
 import errno
 import os
-import queue
-import select
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -15,91 +12,9 @@ import pytest
 from actors.actor import Actor
 from actors.receiver.pace import Pace
 from actors.receiver.store import Complete, Store, start_write_back
-from actors.receiver.syncer import Done, KernelSyncer, Syncer, ThreadSyncer
+from actors.receiver.syncer import Done
 from protocol.spool import ShardWriter, Spool
-
-
-class Loop:
-    """As much of an actor's loop as a syncer uses."""
-
-    def __init__(self) -> None:
-        self.posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.post = self.posted.put
-        self.epoll = select.epoll()
-        self.watched: dict[int, Callable[[int], None]] = {}
-
-    def watch(self, fd: int, callback: Callable[[int], None]) -> None:
-        self.watched[fd] = callback
-        self.epoll.register(fd, 1)
-
-    def unwatch(self, fd: int) -> None:
-        del self.watched[fd]
-        self.epoll.unregister(fd)
-
-    def turn(self, seconds: float) -> None:
-        for fd, events in self.epoll.poll(min(seconds, 0.01)):
-            self.watched[fd](events)
-        while not self.posted.empty():
-            self.posted.get()()
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline
-            self.turn(1.0)
-
-
-@pytest.fixture
-def loop() -> Loop:
-    return Loop()
-
-
-@pytest.fixture(params=[KernelSyncer, ThreadSyncer])
-def syncer(request: pytest.FixtureRequest, loop: Loop) -> Iterator[Syncer]:
-    made: Syncer = request.param(cast(Actor, loop))
-    yield made
-    made.close(5.0)
-
-
-class TestSyncers:
-    def test_each_sync_is_told_of_once(self, syncer: Syncer, loop: Loop, tmp_path: Path) -> None:
-        """More than the kernel takes at a time."""
-        told: list[object] = []
-        fds = [os.open(tmp_path / str(number), os.O_CREAT | os.O_WRONLY) for number in range(300)]
-        for fd in fds:
-            os.write(fd, b"x" * 100)
-            syncer.sync(fd, told.append, data_only=True)
-        loop.until(lambda: len(told) == 300)
-        assert set(told) == {None}
-        for fd in fds:
-            os.close(fd)
-
-    def test_directories_too(self, syncer: Syncer, loop: Loop, tmp_path: Path) -> None:
-        told: list[object] = []
-        fd = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-        syncer.sync(fd, told.append, data_only=False)
-        loop.until(lambda: bool(told))
-        assert told == [None]
-        os.close(fd)
-
-    def test_what_cannot_be_synced_is_an_error(self, syncer: Syncer, loop: Loop) -> None:
-        told: list[OSError | None] = []
-        reading, writing = os.pipe()
-        syncer.sync(writing, told.append, data_only=True)
-        loop.until(lambda: bool(told))
-        assert told[0] is not None
-        assert told[0].errno == errno.EINVAL
-        os.close(reading)
-        os.close(writing)
-
-    def test_closing_waits_for_what_runs(self, syncer: Syncer, loop: Loop, tmp_path: Path) -> None:
-        told: list[object] = []
-        fd = os.open(tmp_path / "x", os.O_CREAT | os.O_WRONLY)
-        syncer.sync(fd, told.append, data_only=True)
-        syncer.close(10.0)
-        assert told == [None]
-        os.close(fd)
-        syncer.close = lambda seconds: None  # type: ignore[method-assign] # it is closed
+from tests.actors.receiver.loop import Loop
 
 
 class Disk:
@@ -156,6 +71,15 @@ class Stage:
         part = self.writer.open_part("abc", number)
         os.write(part.fd, bytes(size))
         return Object(part, size)
+
+    def commit_one_without_a_name(self) -> tuple[Object, Object]:
+        """Two objects, of which the first cannot be renamed."""
+        one, two = self.object(1), self.object(2)
+        assert one.part
+        os.unlink(one.part.path)
+        self.store.commit(one, sync=True)
+        self.store.commit(two, sync=True)
+        return one, two
 
     def shard(self, one: Object) -> str:
         assert one.part
@@ -255,11 +179,7 @@ class TestStore:
         assert {first.fate, second.fate} == {"stored"}
 
     def test_what_cannot_be_renamed_fails_alone(self, stage: Stage) -> None:
-        one, two = stage.object(1), stage.object(2)
-        assert one.part
-        os.unlink(one.part.path)
-        stage.store.commit(one, sync=True)
-        stage.store.commit(two, sync=True)
+        one, two = stage.commit_one_without_a_name()
         stage.disk.end()
         assert one.fate == "failed"
         stage.disk.end()
@@ -359,11 +279,7 @@ class TestTurns:
         assert len(quick.open_shards()) == 1
 
     def test_what_cannot_be_renamed_fails_alone(self, quick: Stage) -> None:
-        one, two = quick.object(1), quick.object(2)
-        assert one.part
-        os.unlink(one.part.path)
-        quick.store.commit(one, sync=True)
-        quick.store.commit(two, sync=True)
+        one, two = quick.commit_one_without_a_name()
         quick.loop.turn(0)
         assert (one.fate, two.fate) == ("failed", "stored")
 

@@ -56,6 +56,7 @@ class Disk:
         self.answers = 0
         self.direct = 0  # objects that went past the page cache
         self.asynchronous = 0  # syncs
+        self.is_slow = False  # the receiver held it for slow, and went the way of such disks
         self.faults: list[str] = []
 
     def read(self, line: str) -> None:
@@ -138,6 +139,7 @@ def follow(directory: Path, *, sync: bool, direct: bool = True, padding: int = 2
                     assert {peer.response().status for peer in those} == {0}
             for peer in those:
                 peer.release()
+            disk.is_slow = "disk_is_slow" in receiver.log_text()
     for line in whole_calls(trace):
         disk.read(line)
     assert disk.answers == OBJECTS * peers
@@ -152,8 +154,7 @@ def test_no_answer_before_both_syncs(tmp_path: Path, direct: bool, padding: int)
     if not direct or lane.NOT_USED:
         assert not disk.direct
         return
-    # The first object makes the form. A machine that is slow at this moment has the rest go beside others.
-    assert disk.asynchronous < OBJECTS
+    assert disk.asynchronous < OBJECTS or disk.is_slow  # the first object makes the form
     if padding >= 65_536 and _takes_direct_writes(tmp_path):
         assert disk.direct
 
@@ -164,8 +165,8 @@ def test_no_answer_before_both_syncs_of_many(tmp_path: Path, direct: bool, paddi
     disk = follow(tmp_path, sync=True, direct=direct, padding=padding, peers=6)
     assert disk.faults == []
     if padding < 65_536:
-        # What is small goes at the end of a turn, unless the machine is slow at this moment.
-        assert disk.asynchronous < 6 * OBJECTS if direct else disk.asynchronous > 6 * OBJECTS
+        # What is small is synced at the end of a turn.
+        assert disk.is_slow or (disk.asynchronous == 0 if direct else disk.asynchronous > 6 * OBJECTS)
 
 
 def _takes_direct_writes(directory: Path) -> bool:
