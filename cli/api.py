@@ -59,7 +59,9 @@ def call(url: str, method: str, *path: str, body: Any = None, query: dict[str, s
     raise _error(answer.status_code, _detail(answer), url)
 
 
-def call_pages(url: str, *path: str, key: str, query: dict[str, str] | None = None) -> Iterator[dict[str, Any]]:
+def call_pages(
+    url: str, *path: str, key: str, query: dict[str, str] | None = None, at_once: int | None = None
+) -> Iterator[dict[str, Any]]:
     """Everything of a list that the API gives in pages, the newest first.
 
     Args:
@@ -67,19 +69,22 @@ def call_pages(url: str, *path: str, key: str, query: dict[str, str] | None = No
         path: components below `/api`.
         key: the field that identifies an entry: what comes new while we read moves old entries to later pages.
         query: further parameters.
+        at_once: how many are likely to be read.
 
     Raises:
         AdapterError: as `call`.
     """
     seen: set[str] = set()
-    for offset in itertools.count(0, _PAGE_ENTRIES):
-        place = {"limit": str(_PAGE_ENTRIES), "offset": str(offset)}
+    # One more than is read tells whether there are more.
+    entries = min(at_once + 1 if at_once else _PAGE_ENTRIES, _PAGE_ENTRIES)
+    for offset in itertools.count(0, entries):
+        place = {"limit": str(entries), "offset": str(offset)}
         page = call(url, "GET", *path, query={**(query or {}), **place})
         for entry in page:
             if entry[key] not in seen:
                 seen.add(entry[key])
                 yield entry
-        if len(page) < _PAGE_ENTRIES:
+        if len(page) < entries:
             return
 
 

@@ -1,12 +1,12 @@
 """`exports` and `echo`: results on their way to destinations, and whether a destination is there."""
 
-import itertools
 from typing import Annotated
 
 import typer
 
-from cli.api import DEFAULT_URL, Url, call, call_pages
+from cli.api import DEFAULT_URL, Url, call
 from cli.decisions import choice, decide_all, decide_each
+from cli.lists import Limit, listed
 from cli.output import Json, local_time, print_json, print_table
 from protocol.errors import UsageError
 
@@ -26,7 +26,7 @@ def list_exports(
     ] = None,
     destination: DestinationChoice = None,
     job_id: Annotated[str | None, typer.Option("--job", help="Only of this job's ID.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many, the newest.", min=1)] = None,
+    limit: Limit = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -35,7 +35,7 @@ def list_exports(
     Example: `dicom-adapter exports list --state Failed`
     """
     query = choice(state=state, destination=destination, jobId=job_id)
-    tasks = list(itertools.islice(call_pages(url, "exports", key="taskId", query=query), limit))
+    tasks = listed(url, "exports", key="taskId", limit=limit, json=json, query=query)
     if json:
         print_json(tasks)
         return

@@ -1,12 +1,12 @@
 """`jobs`: what was handed to a platform, how far it got, and what a person decides about jobs that faulted."""
 
-import itertools
 from typing import Annotated
 
 import typer
 
-from cli.api import DEFAULT_URL, Url, call, call_pages
+from cli.api import DEFAULT_URL, Url, call
 from cli.decisions import choice, decide_all, decide_each
+from cli.lists import Limit, listed
 from cli.output import Json, local_time, print_json, print_table, printable, utc_time
 from protocol.errors import UsageError
 
@@ -25,9 +25,12 @@ Every = Annotated[bool, typer.Option("--all", help="Every faulted job.")]
 def list_jobs(
     *,
     state: Annotated[str | None, typer.Option(help="Only in this state, such as Queued, Completed, Faulted.")] = None,
+    platform: Annotated[
+        str | None, typer.Option(help="Only those of which the platform says this, such as Running, Succeeded, Failed.")
+    ] = None,
     ae_title: AeTitleChoice = None,
     pipeline: PipelineChoice = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many, the newest.", min=1)] = None,
+    limit: Limit = None,
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -37,8 +40,8 @@ def list_jobs(
 
     Example: `dicom-adapter jobs list --state Faulted`
     """
-    query = choice(state=state, aeTitle=ae_title, pipelineId=pipeline)
-    jobs = list(itertools.islice(call_pages(url, "jobs", key="jobId", query=query), limit))
+    query = choice(state=state, platformState=platform, aeTitle=ae_title, pipelineId=pipeline)
+    jobs = listed(url, "jobs", key="jobId", limit=limit, json=json, query=query)
     if json:
         print_json(jobs)
         return

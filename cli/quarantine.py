@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from cli.api import DEFAULT_URL, Url, call_pages
+from cli.api import DEFAULT_URL, Url
 from cli.decisions import decide_each
+from cli.lists import Limit, listed
 from cli.output import Json, local_time, print_json, print_table, size
 
 app = typer.Typer(no_args_is_help=True, help="List instances that could not be used; release or discard them.")
@@ -14,12 +15,12 @@ Identifiers = Annotated[list[str], typer.Argument(metavar="ID...", help="As `qua
 
 
 @app.command("list")
-def list_quarantined(url: Url = DEFAULT_URL, json: Json = False) -> None:
-    """List quarantined instances with the reason.
+def list_quarantined(*, limit: Limit = None, url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """List quarantined instances with the reason, newest first.
 
     Example: `dicom-adapter quarantine list`
     """
-    found = list(call_pages(url, "quarantine", key="id"))
+    found = listed(url, "quarantine", key="id", limit=limit, json=json)
     if json:
         print_json(found)
         return

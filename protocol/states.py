@@ -51,6 +51,10 @@ class RunState(StrEnum):
     CANCELED = "Canceled"
 
 
+PLATFORM_STATES = (*RunState, "Evicted", "Terminated", "Unknown")
+"""What a job's `platformState` may say: those of the embedded platform's runs, and what only Clara Platform has."""
+
+
 class TaskState(StrEnum):
     """An export task, as the Results Service names its states; a person may cancel one."""
 

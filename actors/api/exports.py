@@ -11,8 +11,7 @@ from msgspec import Meta
 from actors.api.book import Book
 from actors.api.entities import Entity
 from actors.api.owners import Owners
-from actors.api.problems import InvalidError
-from actors.api.validation import Body, text
+from actors.api.validation import Body, known_state, text
 from protocol import channels, messages
 from protocol.clock import iso
 from protocol.errors import NotFoundError, RefusedError
@@ -99,7 +98,7 @@ class Exports:
         """
         query = ExportTask.select()
         if state:
-            query = query.where(ExportTask.state == _state(state))
+            query = query.where(ExportTask.state == known_state("state", state, TaskState))
         if destination:
             query = query.where(pw.fn.LOWER(ExportTask.destination) == _as_shown(destination).lower())
         if job_id:
@@ -246,13 +245,6 @@ def _detail(row: Delivery) -> DeliveryDetail:
         last_error=row.last_error,
         updated=iso(row.updated_ns),
     )
-
-
-def _state(written: str) -> TaskState:
-    known = {state.lower(): state for state in TaskState}
-    if written.lower() not in known:
-        raise InvalidError([f"state {written!r} is none: one of {', '.join(TaskState)}"])
-    return known[written.lower()]
 
 
 def _filter(data: bytes) -> str:

@@ -11,14 +11,13 @@ from msgspec import Meta
 from actors.api.book import Book
 from actors.api.entities import Entity
 from actors.api.owners import Owners
-from actors.api.problems import InvalidError
-from actors.api.validation import Body, text
+from actors.api.validation import Body, known_state, text
 from protocol import channels, messages
 from protocol.clock import NANOSECONDS, iso
 from protocol.config.kinds import Kind, Refused, as_text
 from protocol.errors import NotFoundError, RefusedError
 from protocol.ledger import PAGE_ROWS, Job, Run, Submission
-from protocol.states import JobState
+from protocol.states import PLATFORM_STATES, JobState
 
 _FIRST_YEAR, _LAST_YEAR = 1971, 2261  # whose moments are positive and fit into 64 bits of nanoseconds
 
@@ -89,17 +88,22 @@ class Jobs:
         self._book = book
         self._owners = owners
 
-    def select(self, state: str, ae_title: str, pipeline_id: str, limit: int, offset: int) -> list[JobSummary]:
-        """Jobs, the newest first. An empty argument does not restrict.
+    def select(
+        self, limit: int, offset: int, *, state: str, platform_state: str, ae_title: str, pipeline_id: str
+    ) -> list[JobSummary]:
+        """Jobs, the newest first. An empty text does not restrict.
 
         Raises:
             InvalidError: there is no such state.
         """
         query = _joined()
         if state:
-            wanted = _state(state)
+            wanted = known_state("state", state, JobState)
             condition = Submission.state == wanted
-            query = query.where(condition | Submission.state.is_null() if wanted is JobState.QUEUED else condition)
+            query = query.where(condition | Submission.state.is_null() if wanted == JobState.QUEUED else condition)
+        if platform_state:
+            wanted = known_state("platformState", platform_state, PLATFORM_STATES)
+            query = query.where(Submission.platform_state == wanted)
         if ae_title:
             query = query.where(Job.ae_title == ae_title)
         if pipeline_id:
@@ -203,13 +207,6 @@ def _run(run: Run) -> RunDetail:
         started=None if run.started_ns is None else iso(run.started_ns),
         ended=None if run.ended_ns is None else iso(run.ended_ns),
     )
-
-
-def _state(written: str) -> JobState:
-    known = {state.lower(): state for state in JobState}
-    if written.lower() not in known:
-        raise InvalidError([f"state {written!r} is none: one of {', '.join(JobState)}"])
-    return known[written.lower()]
 
 
 def _filter(data: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import ipaddress
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -258,6 +258,23 @@ def hosts() -> Kind:
         return ", ".join(found)
 
     return Kind("addresses, networks such as 10.20.30.0/24, or host names, separated by commas", parse)
+
+
+def known_state(name: str, written: str, states: Iterable[str]) -> str:
+    """A state that a filter names, in whatever case.
+
+    Args:
+        name: of the parameter.
+        written: its value.
+        states: that there are.
+
+    Raises:
+        InvalidError: it is none of them: a misspelt one would say that there is nothing.
+    """
+    found = next((state for state in states if state.lower() == written.lower()), None)
+    if found is None:
+        raise InvalidError([f"{name} {written!r} is none: one of {', '.join(states)}"])
+    return found
 
 
 def _one(is_right: Callable[[str], bool], reason: str) -> Callable[[object], Any]:

@@ -137,12 +137,11 @@ class Records:
 
     def wanted(self, row: ExportTask, targets: Sequence[Target]) -> list[str]:
         """Files that not every destination has, in the task's order."""
-        done = {target.name: set[str]() for target in targets}
-        for page in pages(_of_task(row).where(Delivery.state == DeliveryState.DELIVERED), Delivery.delivery_id):
-            for delivery in page:
-                if delivery.destination in done:
-                    done[delivery.destination].add(delivery.uri)
-        return [uri for uri in row.uris if any(uri not in uris for uris in done.values())]
+        done = [
+            {each.uri for page in _deliveries(row, target) for each in page if each.state == DeliveryState.DELIVERED}
+            for target in targets
+        ]
+        return [uri for uri in row.uris if any(uri not in uris for uris in done)]
 
     def plan(self, row: ExportTask, targets: Sequence[Target], problems: dict[str, str]) -> dict[str, list[Missing]]:
         """Put on record what is to be delivered, and return what is missing at each destination.
@@ -154,28 +153,30 @@ class Records:
         """
         now = time.time_ns()
         with self.commit():
-            known = {(d.destination, d.uri) for page in pages(_of_task(row), Delivery.delivery_id) for d in page}
-            new = [
-                {"task_id": row.task_id, "destination": target.name, "uri": uri, "updated_ns": now}
-                for target in targets
-                for uri in row.uris
-                if (target.name, uri) not in known
-            ]
+            new = []
+            for target in targets:
+                known = {each.uri for page in _deliveries(row, target) for each in page}
+                new += [
+                    {"task_id": row.task_id, "destination": target.name, "uri": uri, "updated_ns": now}
+                    for uri in row.uris
+                    if uri not in known
+                ]
             for start in range(0, len(new), _INSERTED_ROWS):
                 Delivery.insert_many(new[start : start + _INSERTED_ROWS]).execute()
             self.change(row, destination=", ".join(target.name for target in targets) or row.destination)
-            missing: dict[str, list[Missing]] = {target.name: [] for target in targets}
-            for page in pages(_of_task(row).where(Delivery.state == DeliveryState.PENDING), Delivery.delivery_id):
-                for delivery in page:
-                    if delivery.destination not in missing:
-                        continue
-                    if delivery.uri in problems:
-                        self._note(delivery.delivery_id, last_error=problems[delivery.uri], tries=delivery.tries + 1)
-                    else:
-                        missing[delivery.destination].append(
-                            Missing(delivery_id=delivery.delivery_id, uri=delivery.uri, tries=delivery.tries)
-                        )
-        return missing
+            return {target.name: self._missing(row, target, problems) for target in targets}
+
+    def _missing(self, row: ExportTask, target: Target, problems: dict[str, str]) -> list[Missing]:
+        missing = []
+        for page in _deliveries(row, target):
+            for each in page:
+                if each.state != DeliveryState.PENDING:
+                    continue
+                if each.uri in problems:
+                    self._note(each.delivery_id, last_error=problems[each.uri], tries=each.tries + 1)
+                else:
+                    missing.append(Missing(delivery_id=each.delivery_id, uri=each.uri, tries=each.tries))
+        return sorted(missing, key=lambda each: each.delivery_id)  # in the task's order
 
     def note_reports(self, reports: Sequence[tuple[Missing, Report]]) -> None:
         """What destinations have answered."""
@@ -248,7 +249,7 @@ class Records:
 
     def to_report(self) -> list[tuple[str, str]]:
         """Outcomes that a results service has still to be told: IDs and reports."""
-        query = ExportTask.select(ExportTask.task_id, ExportTask.report).where(ExportTask.report != "")
+        query = ExportTask.select(ExportTask.task_id, ExportTask.report).where(ExportTask.report > "")
         return [(task_id, report) for task_id, report in tuples(query.order_by(ExportTask.updated_ns).limit(PAGE_ROWS))]
 
     def held(self) -> int:
@@ -378,8 +379,13 @@ def rows_of(condition: Any) -> list[ExportTask]:
     return list(ExportTask.select().where(condition).limit(PAGE_ROWS * 20))
 
 
-def _of_task(row: ExportTask) -> Any:
-    return Delivery.select().where(Delivery.task_id == row.task_id)
+def _deliveries(row: ExportTask, target: Target) -> Iterator[list[Delivery]]:
+    """A task's to one destination, as its index has them, in pages.
+
+    Asked for those in one state, SQLite would look at the deliveries of all tasks that are in it.
+    """
+    of_both = (Delivery.task_id == row.task_id) & (Delivery.destination == target.name)
+    return pages(Delivery.select().where(of_both), Delivery.uri)
 
 
 def in_seconds(seconds: float) -> int:

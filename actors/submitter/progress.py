@@ -3,14 +3,17 @@
 Nothing here is committed: the submitter saves what changed, many jobs in one transaction.
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import peewee as pw
+
 from actors.submitter.steps import STEPS, UNDER_WAY, Columns, Task, is_needless
 from protocol import messages
 from protocol.config import settings
-from protocol.ledger import Job, Submission, pages
+from protocol.ledger import PAGE_ROWS, Job, Submission, pages, tuples
 from protocol.platforms.base import Sought
 from protocol.priority import queue_rank
 from protocol.states import STEP_BACK, JobState, advance
@@ -166,6 +169,27 @@ def with_jobs(rows: Sequence[Submission]) -> list[Progress]:
     """
     jobs = {job.job_id: job for job in list(Job.select().where(Job.job_id.in_([row.job_id for row in rows])))}
     return [Progress(jobs[row.job_id], row) for row in rows]
+
+
+def untaken(since_ns: int) -> Iterator[list[str]]:
+    """IDs of jobs that have no submission, in pages.
+
+    Args:
+        since_ns: those that were created then or later, in ns of the wall clock.
+    """
+    query = (
+        Job.select(Job.job_id)
+        .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
+        .where(Submission.job_id.is_null() & (Job.created_ns >= since_ns))
+        .order_by(Job.created_ns, Job.job_id)  # by `job_id` alone, SQLite would look at all jobs there ever were
+        .limit(PAGE_ROWS)
+    )
+    for offset in itertools.count(0, PAGE_ROWS):
+        page = [job_id for (job_id,) in tuples(query.offset(offset))]
+        if page:
+            yield page
+        if len(page) < PAGE_ROWS:
+            return
 
 
 def faulted(command: messages.RetryJobs | messages.DiscardJobs) -> Iterator[list[Progress]]:

@@ -13,12 +13,11 @@ from functools import partial
 from typing import Any, ClassVar
 
 import msgspec
-import peewee as pw
 
 from actors.actor import Actor
 from actors.submitter.caretaker import Caretaker
 from actors.submitter.failure import Failure, failure_of
-from actors.submitter.progress import Progress, begin_next, faulted, with_jobs
+from actors.submitter.progress import Progress, begin_next, faulted, untaken, with_jobs
 from actors.submitter.requests import Requests
 from actors.submitter.scheduler import Scheduler
 from actors.submitter.steps import UNDER_WAY, Columns, Surroundings, Task
@@ -179,13 +178,8 @@ class Submitter(Actor):
     def _sweep(self) -> None:
         """Find jobs whose message was lost."""
         since, now = self._swept_ns - _SWEEP_MARGIN_NS, time.time_ns()
-        query = (
-            Job.select(Job.job_id)
-            .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
-            .where(Submission.job_id.is_null() & (Job.created_ns >= since))
-        )
-        for page in pages(query, Job.job_id):
-            self._arrived += [job.job_id for job in page]
+        for page in untaken(since):
+            self._arrived += page
         self._swept_ns = now
 
     def _sweep_if_answered(self) -> None:

@@ -26,13 +26,23 @@ class JobController(Controller):
         self,
         gateway: TheGateway,
         of_state: Annotated[str, QueryParameter(name="state", description="Only of this state.")] = "",
+        platform_state: Annotated[
+            str, QueryParameter(name="platformState", description="Only those of which the platform says this.")
+        ] = "",
         ae_title: Annotated[str, QueryParameter(name="aeTitle", description="Only of this AE title.")] = "",
         pipeline_id: Annotated[str, QueryParameter(name="pipelineId", description="Only for this pipeline.")] = "",
         limit: Limit = PAGE_ROWS,
         offset: Offset = 0,
     ) -> list[JobSummary]:
         """Jobs, the newest first."""
-        return gateway.jobs.select(of_state, ae_title, pipeline_id, limit, offset)
+        return gateway.jobs.select(
+            limit,
+            offset,
+            state=of_state,
+            platform_state=platform_state,
+            ae_title=ae_title,
+            pipeline_id=pipeline_id,
+        )
 
     @get("/{job_id:str}", sync_to_thread=True)
     def get_one(self, gateway: TheGateway, job_id: FromPath[str]) -> JobDetail:

@@ -75,6 +75,9 @@ def test_list(rest: httpx.Client) -> None:
         ("state=faulted", ["j-fault"]),
         ("state=Queued", ["j-new"]),
         ("state=Creating", []),
+        ("platformState=failed", ["j-done"]),
+        ("platformState=Evicted", []),
+        ("platformState=Failed&state=Faulted", []),
         ("aeTitle=OTHER", ["j-fault"]),
         ("aeTitle=other", []),
         ("pipelineId=p1", ["j-new", "j-done"]),
@@ -88,7 +91,9 @@ def test_filters(rest: httpx.Client, query: str, expected: list[str]) -> None:
     assert [job["jobId"] for job in rest.get(f"/api/jobs?{query}").json()] == expected
 
 
-@pytest.mark.parametrize("query", ["state=Done", "limit=0", "limit=501", "limit=x", "offset=-1", "offset=1.5"])
+@pytest.mark.parametrize(
+    "query", ["state=Done", "platformState=Faulted", "limit=0", "limit=501", "limit=x", "offset=-1", "offset=1.5"]
+)
 def test_wrong_filters(rest: httpx.Client, query: str) -> None:
     """The parameter is named."""
     answer = rest.get(f"/api/jobs?{query}")

@@ -22,6 +22,7 @@ from protocol.platforms.base import (
 )
 from protocol.platforms.clara.clara import ClaraPlatform
 from protocol.platforms.clara.generated import jobs_pb2
+from protocol.states import PLATFORM_STATES
 from tests.actors.launcher import wait_until
 from tests.clara.certificates import Authority
 from tests.clara.faults import Fault
@@ -108,8 +109,11 @@ def test_the_whole_way_of_a_job(clara: ClaraServer, platform: ClaraPlatform, tmp
     for status, words in ((1, "Succeeded"), (2, "Failed"), (3, "Canceled"), (4, "Evicted"), (5, "Terminated")):
         clara.store.stop(job.platform_job_id, status)
         assert [(state.name, state.final) for state in platform.states([sought]).values()] == [(words, True)]
+        assert words in PLATFORM_STATES
     gone = Sought(job_id="x", platform_job_id="no-such")
-    assert platform.states([gone, sought])["x"].final
+    found = platform.states([gone, sought])["x"]
+    assert found.final
+    assert found.name in PLATFORM_STATES
 
 
 def test_a_job_is_found_by_its_uuid_alone(clara: ClaraServer, platform: ClaraPlatform) -> None:

@@ -1,0 +1,68 @@
+"""What is asked for each job, or every few seconds, costs no more after years: SQLite looks at nothing that is over."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from actors.exporter.destinations import Target
+from actors.exporter.records import Records
+from actors.exporter.results.base import Offer
+from actors.exporter.scu import ScuDestination
+from actors.submitter.progress import untaken
+from protocol.availability import Availability
+from protocol.ledger import Delivery, ExportTask, Ledger
+from protocol.logs import EventLogger
+from tests.actors.exporter.sending import scu_settings
+from tests.aged import FILES, age, work
+
+YOUNG, OLD = 200, 5000
+HOUR_NS = 3600 * 1_000_000_000
+TARGET = Target(name="PACS", where=ScuDestination(name="PACS", ae_title="PACS", host="127.0.0.1", port=104))
+SCU = scu_settings()
+
+
+def task_of(records: Records) -> ExportTask:
+    """One that is under way."""
+    offer = Offer(
+        task_id="task",
+        job_id="job",
+        payload_id="payload",
+        pipeline_id="pipeline",
+        agent=SCU.ae_title,
+        parameters='"PACS"',
+        uris=tuple(f"{number}.dcm" for number in range(FILES)),
+    )
+    records.record([offer], "embedded", SCU)
+    (row,) = records.begin(["task"])
+    return row
+
+
+def test_no_statement_looks_at_what_is_over(tmp_path: Path) -> None:
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
+    age(ledger, range(YOUNG))
+    records = Records(ledger, Availability(ledger, EventLogger("adapter.test")))
+    task = task_of(records)
+    asked: dict[str, Callable[[], Any]] = {
+        "waited for": records.waited_for,
+        "due": lambda: records.due("PACS", 10),
+        "under way": records.under_way,
+        "planned": lambda: records.plan(task, [TARGET], {}),
+        "wanted": lambda: records.wanted(task, [TARGET]),
+        "counted": lambda: records.counts(task, ["PACS"]),
+        "error": lambda: records.some_error(task),
+        "to report": records.to_report,
+        "held": records.held,
+        "unreachable": records.unreachable,
+        "revived": lambda: records.revive("PACS"),
+        "retried": lambda: records.retry([], "PACS"),
+        "untaken": lambda: list(untaken(time.time_ns() - HOUR_NS)),
+    }
+    asked["planned"]()
+    young = {name: work(ledger, call) for name, call in asked.items()}
+    age(ledger, range(YOUNG, OLD))
+    old = {name: work(ledger, call) for name, call in asked.items()}
+    assert {name: (young[name], old[name]) for name in asked if old[name] > 2 * young[name] + OLD // 10} == {}
+    # What does look at all of it is found by this.
+    assert work(ledger, lambda: list(Delivery.select().where(Delivery.tries == 7))) > OLD
+    ledger.close()
