@@ -14,24 +14,30 @@ def test_released_and_discarded(gateway: Gateway, tmp_path: Path) -> None:
     gateway.add_source("MODALITY")
     pipeline = gateway.add_pipeline("none", ["/bin/true"])
     gateway.add_aetitle("STATION", groupBy="0008,1010", pipeline_none=pipeline)
-    study = make_study(tmp_path / "study", "PAT-Q", 2, rows=64, modality="MR")
+    study = make_study(tmp_path / "study", "PAT-Q", 3, rows=64, modality="MR")
     for path in study.files.values():
         dataset = pydicom.dcmread(path)
         del dataset.StationName
         dataset.save_as(path)
-    assert storescu(gateway.port, study.directory, called="STATION", calling="MODALITY").successes == 2
+    assert storescu(gateway.port, study.directory, called="STATION", calling="MODALITY").successes == 3
 
     def quarantined() -> list[dict[str, str]]:
         found: list[dict[str, str]] = json.loads(gateway.cli("quarantine", "list", "--json").stdout)
         return found
 
-    gateway.wait_for(lambda: len(quarantined()) == 2, 20, "two instances in quarantine")
-    released, discarded = quarantined()
+    gateway.wait_for(lambda: len(quarantined()) == 3, 20, "three instances in quarantine")
+    released, discarded, deleted = quarantined()
     assert released["aeTitle"] == "STATION"
     assert "0008" in released["reason"]
     assert "PAT-Q" not in released["reason"]
     assert released["id"] in gateway.cli("quarantine", "list").stdout
 
+    (file,) = gateway.spool.glob(f"instances/*/{deleted['id']}.dcm")
+    file.unlink()
+    refused = gateway.cli("quarantine", "release", deleted["id"], check=False)
+    assert refused.returncode == 1
+    assert "its file is gone" in refused.stderr
+    gateway.cli("quarantine", "discard", deleted["id"])
     gateway.cli("quarantine", "release", released["id"])
     gateway.cli("quarantine", "discard", discarded["id"])
     (job,) = gateway.wait_jobs(1)

@@ -70,7 +70,7 @@ class Processor(Actor):
         )
         self._intake = Intake(recorder, shards, self._comparer, self.log)
         self._asker = Asker(self.bus.sender(channels.INSTANCES).send)
-        self._quarantine = Quarantine(ledger, self._asker)
+        self._quarantine = Quarantine(ledger, spool, self._asker)
         self._closer = Closer(
             groups=groups,
             shards=shards,

@@ -1,10 +1,12 @@
 """A person's decisions about quarantined instances: release or discard."""
 
+import os
 from collections.abc import Sequence
 
 from actors.processor.asking import Asker
 from protocol.errors import RefusedError
 from protocol.ledger import PAGE_ROWS, Instance, Ledger, tuples
+from protocol.spool import Spool
 from protocol.states import InstanceState, advance
 
 RELEASED = "released by a person: waits to be described again"
@@ -16,11 +18,13 @@ class Quarantine:
 
     Args:
         ledger: the ledger.
+        spool: where their files are.
         asker: has released ones described again.
     """
 
-    def __init__(self, ledger: Ledger, asker: Asker) -> None:
+    def __init__(self, ledger: Ledger, spool: Spool, asker: Asker) -> None:
         self._ledger = ledger
+        self._spool = spool
         self._asker = asker
 
     def load(self) -> None:
@@ -38,10 +42,12 @@ class Quarantine:
         """Have instances described leniently; returns how many.
 
         Raises:
-            RefusedError: none of them is quarantined.
+            RefusedError: none of them is quarantined, or has its file.
             peewee.PeeweeException: the ledger does not answer.
         """
-        found = self._find(identifiers)
+        found = [each for each in self._find(identifiers) if os.path.exists(self._spool.instance_path(each))]
+        if not found:
+            raise RefusedError("its file is gone from the storage: discard it, and have it sent again")
         with self._ledger.transaction():
             for some in _pages(found):
                 Instance.update(reason=RELEASED).where(Instance.identifier.in_(some)).execute()
