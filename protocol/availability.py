@@ -5,6 +5,7 @@ once that it is over.
 """
 
 import time
+from collections.abc import Callable
 
 import peewee as pw
 
@@ -46,6 +47,15 @@ class Availability:
         self.retry_at = time.monotonic() + self._pause_seconds
         self.doubtful = True
         self._ledger.close()
+
+    def attempt(self, work: Callable[[], None]) -> None:
+        """Do something that comes up again by itself, so that it may be left when the ledger does not answer."""
+        if self.paused:
+            return
+        try:
+            work()
+        except LEDGER_AWAY as error:
+            self.failed(error)
 
     def reloaded(self) -> None:
         """Memory says what the ledger says, for a process that keeps in memory what it committed."""

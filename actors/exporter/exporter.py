@@ -15,6 +15,7 @@ from typing import ClassVar
 from actors.actor import Actor
 from actors.exporter.commands import Commands
 from actors.exporter.flow import Flow
+from actors.exporter.forgetting import forgetting
 from actors.exporter.lanes import Lanes
 from actors.exporter.lent import Lent
 from actors.exporter.payloads import Payloads
@@ -29,6 +30,7 @@ from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.board import Intake
 from protocol.ledger import Ledger
+from protocol.ledger.past import LOOK_SECONDS
 from protocol.platforms import EMBEDDED, open_platform
 from protocol.platforms.base import Platform
 from protocol.spool import Spool
@@ -91,6 +93,8 @@ class Exporter(Actor):
             self._flow.resume(ActiveTask(row))
         self.every(scu.export.poll_frequency_ms / 1000, self._poll)
         self.every(_SWEEP_SECONDS, self._sweep)
+        past = forgetting(self._ledger, self.log)
+        self.every(LOOK_SECONDS, lambda: self._availability.attempt(lambda: past.look(self.settings)))
         self.every(_PROBE_SECONDS, lambda: self._read(lambda: self._prober.look(self._revived)))
 
     def after_turn(self) -> None:

@@ -1,6 +1,5 @@
 """How much room there is for the spool and for the ledger, and whether that is enough to go on receiving."""
 
-import contextlib
 import enum
 import os
 
@@ -14,7 +13,6 @@ _INODES_SHARE = 0.01
 # Intake resumes only when this much more is free than the limit, so that it does not flutter.
 _MARGIN_SHARE = 0.01
 _MARGIN_BYTES = 10**9
-_LEDGER_WARNING_SHARE = 0.9
 
 
 class Lack(enum.Enum):
@@ -96,34 +94,3 @@ def measure(path: str, quota_bytes: int | None, used_bytes: int) -> Room:
     if quota_bytes is not None:
         total, free = min(total, quota_bytes), min(free, max(0, quota_bytes - used_bytes))
     return Room(total_bytes=total, free_bytes=free, total_inodes=status.f_files, free_inodes=status.f_favail)
-
-
-class LedgerRoom(msgspec.Struct, frozen=True, kw_only=True):
-    """What an SQLite ledger takes of its quota.
-
-    Args:
-        bytes: of the database and of its write-ahead log.
-        quota_bytes: that it may take.
-    """
-
-    bytes: int
-    quota_bytes: int
-
-    @property
-    def is_short(self) -> bool:
-        """Whether a person should do something about it."""
-        return self.bytes > self.quota_bytes * _LEDGER_WARNING_SHARE
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether intake stops."""
-        return self.bytes > self.quota_bytes
-
-
-def ledger_bytes(path: str) -> int:
-    """The size of an SQLite database and its write-ahead log; 0 for what does not exist (yet)."""
-    total = 0
-    for name in (path, f"{path}-wal"):
-        with contextlib.suppress(FileNotFoundError):
-            total += os.stat(name).st_size
-    return total

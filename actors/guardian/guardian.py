@@ -8,7 +8,8 @@ from typing import ClassVar, TypeVar
 import peewee as pw
 
 from actors.actor import Actor
-from actors.guardian.disk import Lack, LedgerRoom, Limits, Room, ledger_bytes, measure
+from actors.guardian.disk import Lack, Limits, Room, measure
+from actors.guardian.forgetting import forgetting
 from actors.guardian.orphans import Orphans, Removed
 from actors.guardian.reclaim import Freed, Reclaimer, remove_empty_shards
 from actors.guardian.usage import Usage
@@ -18,6 +19,8 @@ from protocol.config import Settings
 from protocol.config.settings import database_file
 from protocol.errors import LedgerError
 from protocol.ledger import Ledger
+from protocol.ledger.past import LOOK_SECONDS, Forgetting
+from protocol.ledger.room import LedgerRoom, ledger_bytes
 from protocol.spool import Spool
 
 _MEASURE_SECONDS = 0.25
@@ -62,6 +65,7 @@ class Guardian(Actor):
         self._orphans = Orphans(self._spool, _ORPHAN_AGE_SECONDS)
         self._looking: Iterator[Removed] | None = None
         self._tell_failures_at = 0.0
+        self._forgetting: Forgetting | None = None
 
     def start(self) -> None:
         """Count what the spool holds, measure, and begin."""
@@ -72,6 +76,7 @@ class Guardian(Actor):
         self.every(_RECLAIM_SECONDS, self._begin_to_reclaim)
         self.every(_SHARDS_SECONDS, self._remove_empty_shards)
         self.after(_FIRST_ORPHANS_SECONDS, self._begin_to_look)
+        self.every(LOOK_SECONDS, lambda: self._with_ledger(self._forget))
 
     def stop(self) -> None:
         """Close the ledger."""
@@ -205,6 +210,12 @@ class Guardian(Actor):
         self.after(_STEP_PAUSE_SECONDS, self._look_step)
 
     # The ledger.
+
+    def _forget(self) -> None:
+        assert self._ledger is not None  # it is called with the ledger only
+        if self._forgetting is None:
+            self._forgetting = forgetting(self._ledger, self.log)
+        self._forgetting.look(self.settings)
 
     def _next(self, steps: Iterator[_Found] | None) -> _Found | None:
         """The next of some steps; None at the end, or when it failed, which is told and tried again later."""

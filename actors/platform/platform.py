@@ -14,6 +14,7 @@ from actors.actor import Actor
 from actors.platform.accounts import account_of
 from actors.platform.attempt import Attempt, Limits, Shim, lost_tries
 from actors.platform.desk import Desk
+from actors.platform.forgetting import forgetting
 from actors.platform.freeing import Freeing
 from actors.platform.inputs import Inputs
 from actors.platform.launching import ForkServer
@@ -27,6 +28,7 @@ from protocol.availability import LEDGER_AWAY, Availability
 from protocol.channels import RESULTS
 from protocol.errors import RefusedError
 from protocol.ledger import Ledger, Pipeline, Run, row_where
+from protocol.ledger.past import LOOK_SECONDS
 from protocol.priority import queue_rank
 from protocol.spool import Spool
 from protocol.states import RunState, is_final
@@ -88,6 +90,8 @@ class Platform(Actor):
         if self.settings.storage.quota_bytes is not None:
             self.after(_LOOK_SECONDS, self._look_at_written)
         self._freeing = Freeing(self, self._runs, self._usage.freed, self.availability)
+        past = forgetting(self._ledger, self.log, self._runs, self._usage)
+        self.every(LOOK_SECONDS, lambda: self.availability.attempt(lambda: past.look(self.settings)))
         self._start_waiting()
 
     def after_turn(self) -> None:

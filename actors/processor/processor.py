@@ -10,6 +10,7 @@ from actors.processor.associations import Associations
 from actors.processor.closing import Closer
 from actors.processor.comparison import Comparer
 from actors.processor.foreign import Surroundings
+from actors.processor.forgetting import forgetting
 from actors.processor.groups import OpenGroup, OpenGroups
 from actors.processor.history import History
 from actors.processor.intake import Intake
@@ -25,6 +26,7 @@ from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
 from protocol.ledger import PAGE_ROWS, Instance, InstanceHistory, Ledger, pages, tuples
+from protocol.ledger.past import LOOK_SECONDS
 from protocol.spool import Spool
 
 _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
@@ -93,6 +95,8 @@ class Processor(Actor):
             announcer=self._announcer,
             history=History(ledger, spool),
         )
+        self._forgetting = forgetting(ledger, self.log)
+        self.every(LOOK_SECONDS, self._forget)
         self._load()
         self.after(_FIRST_SWEEP_SECONDS, self._begin_sweep)
         self.every(SWEEP_SECONDS, self._begin_sweep)
@@ -269,6 +273,10 @@ class Processor(Actor):
             self._availability.failed(error)
         else:
             self.post(self._sweep_step)
+
+    def _forget(self) -> None:
+        if not self._availability.doubtful:
+            self._availability.attempt(lambda: self._forgetting.look(self.settings))
 
     def _refuse(self, error: Exception) -> messages.Refused:
         self._availability.failed(error)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from actors.actor import Actor
+from actors.retriever.forgetting import forgetting
 from actors.retriever.journal import Journal
 from actors.retriever.offers import Offers
 from actors.retriever.outcome import Kept, Outcome, nothing, outcome_of
@@ -27,6 +28,7 @@ from protocol.config import Settings
 from protocol.errors import AdapterError
 from protocol.inference import Order
 from protocol.ledger import InferenceRequest, Job, Ledger, Retrieval, Submission, pages, tuples
+from protocol.ledger.past import LOOK_SECONDS
 from protocol.priority import queue_rank
 from protocol.spool import Spool
 from protocol.states import JobState, RequestState, advance
@@ -108,6 +110,8 @@ class Retriever(Actor):
                 self._wait(Pending(row))
         self._offers.resume()
         self.every(_SWEEP_SECONDS, self._sweep)
+        past = forgetting(self._ledger, self.log, self._spool)
+        self.every(LOOK_SECONDS, lambda: self._availability.attempt(lambda: past.look(self.settings)))
         self.every(_MOVES_SECONDS, self._refresh_moves)
 
     def after_turn(self) -> None:

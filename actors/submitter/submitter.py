@@ -17,6 +17,7 @@ import msgspec
 from actors.actor import Actor
 from actors.submitter.caretaker import Caretaker
 from actors.submitter.failure import Failure, failure_of
+from actors.submitter.forgetting import forgetting
 from actors.submitter.progress import Progress, begin_next, faulted, untaken, with_jobs
 from actors.submitter.requests import Requests
 from actors.submitter.scheduler import Scheduler
@@ -27,6 +28,7 @@ from protocol.birth import Birth
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
 from protocol.ledger import PAGE_ROWS, Job, Ledger, Submission, pages, tuples
+from protocol.ledger.past import LOOK_SECONDS
 from protocol.platforms import open_platform
 from protocol.platforms.base import StepInterruptedError
 from protocol.platforms.embedded import PATIENCE_SECONDS
@@ -87,6 +89,8 @@ class Submitter(Actor):
         self._sweep()
         self.every(self.sweep_seconds, self._sweep_if_answered)
         self._caretaker.start(self.probe_seconds)
+        past = forgetting(self._ledger, self.log)
+        self.every(LOOK_SECONDS, lambda: self._availability.attempt(lambda: past.look(self.settings)))
         self.after_turn()
 
     def after_turn(self) -> None:

@@ -148,6 +148,7 @@ class Settings(Section, frozen=True, kw_only=True):
     api: Api
     database: str
     database_quota_bytes: int | None
+    history_days: int
     logging: Logging
     allowed_hosts: tuple[str, ...]
     runtime_directory: str

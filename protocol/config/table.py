@@ -380,6 +380,13 @@ SETTINGS = (
         default_words="none",
     ),
     Setting(
+        "DicomAdapter.database.historyDays",
+        90,
+        kinds.whole(1, 36500),
+        "How long what is over stays on record: a group, its jobs and exports; less where the ledger nears its quota.",
+        field="historyDays",
+    ),
+    Setting(
         "DicomAdapter.runtimeDirectory",
         None,
         kinds.optional(kinds.path()),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.guardian.disk import Lack, LedgerRoom, Limits, Room, ledger_bytes, measure
+from actors.guardian.disk import Lack, Limits, Room, measure
 
 GB = 10**9
 MIB = 2**20
@@ -61,18 +61,3 @@ def test_a_quota_is_what_counts_when_it_is_smaller(tmp_path: Path) -> None:
     assert measure(str(tmp_path), 1000, 400).free_bytes == 600
     assert measure(str(tmp_path), 1000, 4000).free_bytes == 0
     assert measure(str(tmp_path), None, 400).total_bytes > 1000
-
-
-def test_a_ledger_is_the_database_and_its_log(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    assert ledger_bytes(str(path)) == 0
-    path.write_bytes(b"x" * 10)
-    (tmp_path / "ledger.db-wal").write_bytes(b"x" * 5)
-    (tmp_path / "ledger.db-shm").write_bytes(b"x" * 3)
-    assert ledger_bytes(str(path)) == 15
-
-
-@pytest.mark.parametrize(("count", "short", "spent"), [(90, False, False), (91, True, False), (101, True, True)])
-def test_a_ledger_warns_before_it_stops_intake(count: int, short: bool, spent: bool) -> None:
-    ledger = LedgerRoom(bytes=count, quota_bytes=100)
-    assert (ledger.is_short, ledger.is_spent) == (short, spent)

@@ -1,0 +1,169 @@
+"""What need not be remembered any more. Each owner deletes rows of its own, a few at a time.
+
+A job is forgotten first, with its group or its request, when nothing that it led to matters any more; its submission,
+run and export tasks go when their job is gone. Never the other way round: a job without a submission is one that the
+submitter has yet to take over, and would be submitted again.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import peewee as pw
+
+from protocol.clock import NANOSECONDS
+from protocol.config import Settings, database_file
+from protocol.ledger.database import PAGE_ROWS, Ledger, tuples
+from protocol.ledger.room import ledger_bytes
+from protocol.ledger.tables import Job, Result, Submission
+from protocol.logs import EventLogger
+from protocol.states import JobState
+
+LOOK_SECONDS = 10.0
+"""Between two looks of an owner, each at one page of rows of each of its tables."""
+
+_DAY_NS = 86_400 * NANOSECONDS
+_FULL_SHARE, _SPENT_SHARE = 0.7, 0.9  # of the ledger's quota; the second is where people are warned
+_FEWEST_DAYS = 1.0
+
+
+class Past:
+    """Rows of one table that may be past.
+
+    Args:
+        ledger: the ledger.
+        key: a unique column of the table.
+        is_past: the condition on a row, given the time in ns before which it must be over.
+        among: a condition that an index finds, when few rows of the table may be past.
+        at_once: rows that are looked at.
+        parts: columns of other tables; the rows in which they have the key's value go before the row.
+        may_go: asked for the keys of rows that are past.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        key: Any,
+        is_past: Callable[[int], Any],
+        *,
+        among: Any = None,
+        at_once: int = PAGE_ROWS,
+        parts: Sequence[Any] = (),
+        may_go: Callable[[Any], bool] = lambda _: True,
+    ) -> None:
+        self._ledger = ledger
+        self._key = key
+        self._is_past = is_past
+        self._among = among
+        self._at_once = at_once
+        self._parts = parts
+        self._may_go = may_go
+        self._last: Any = None
+        self.table = key.model
+
+    def look(self, before_ns: int) -> int:
+        """Look at the next page of rows, and delete what is past of it; returns how many rows that were.
+
+        A row with many parts takes several looks, since one deletes about a page of rows.
+
+        Args:
+            before_ns: what was over then is past, in ns of the wall clock.
+
+        Raises:
+            peewee.PeeweeException: the ledger does not answer.
+        """
+        behind = (self._key > self._last) if self._last is not None else None
+        conditions = [each for each in (self._among, behind) if each is not None]
+        query = self.table.select(self._key).where(*conditions) if conditions else self.table.select(self._key)
+        page = [key for (key,) in tuples(query.order_by(self._key).limit(self._at_once))]
+        is_past = self._is_past(before_ns)
+        found = self.table.select(self._key).where(self._key.in_(page) & is_past).order_by(self._key)
+        past = [key for (key,) in tuples(found) if self._may_go(key)] if page else []
+        deleted = 0
+        for key in past:
+            if deleted >= PAGE_ROWS:
+                return deleted
+            with self._ledger.transaction():
+                deleted += self._delete(key, is_past, PAGE_ROWS - deleted)
+        if deleted < PAGE_ROWS:
+            self._last = page[-1] if len(page) == self._at_once else None
+        return deleted
+
+    def _delete(self, key: Any, is_past: Any, most: int) -> int:
+        """Delete a row, or parts of it when there are more than may be deleted now."""
+        deleted = 0
+        for column in self._parts:
+            table, own_key = column.model, column.model._meta.primary_key
+            if deleted < most:
+                some = [each for (each,) in tuples(table.select(own_key).where(column == key).limit(most - deleted))]
+                deleted += table.delete().where(own_key.in_(some)).execute() if some else 0
+        if deleted < most:
+            deleted += self.table.delete().where((self._key == key) & is_past).execute()
+        return deleted
+
+
+class Forgetting:
+    """All that one owner forgets.
+
+    Args:
+        log: of the actor.
+        pasts: its tables; of two that are looked at together the first goes first.
+    """
+
+    def __init__(self, log: EventLogger, *pasts: Past) -> None:
+        self._log = log
+        self._pasts = pasts
+
+    def look(self, settings: Settings) -> None:
+        """Forget some of what is past; to be called every `LOOK_SECONDS`.
+
+        Args:
+            settings: that are in force.
+
+        Raises:
+            peewee.PeeweeException: the ledger does not answer.
+        """
+        before_ns = forgotten_before_ns(settings)
+        for past in self._pasts:
+            rows = past.look(before_ns)
+            if rows:
+                self._log.debug("forgotten", table=past.table._meta.table_name, rows=rows)
+
+
+def forgotten_before_ns(settings: Settings) -> int:
+    """What was over before this time, in ns of the wall clock, need not be remembered.
+
+    That is `historyDays` ago; less when the ledger comes near its quota, so that it forgets before intake stops.
+    """
+    days = float(settings.history_days)
+    quota, path = settings.database_quota_bytes, database_file(settings)
+    if quota and path:
+        share = ledger_bytes(path) / quota
+        left = (_SPENT_SHARE - share) / (_SPENT_SHARE - _FULL_SHARE)
+        days = max(min(days, _FEWEST_DAYS), days * min(1.0, max(0.0, left)))
+    return time.time_ns() - int(days * _DAY_NS)
+
+
+def with_files() -> Any:
+    """The condition that a result holds something."""
+    return Result.files != pw.Value([], converter=Result.files.db_value, unpack=False)
+
+
+def unfinished_jobs(which: Any) -> Any:
+    """Jobs of which something matters still: to be submitted, faulted, to be canceled, or with results that are kept.
+
+    Args:
+        which: a condition on `Job`.
+
+    Returns:
+        A select, for EXISTS.
+    """
+    is_done = Submission.state.in_((JobState.COMPLETED, JobState.DISCARDED))
+    to_be_canceled = (Submission.state == JobState.DISCARDED) & (Submission.platform_state == "")
+    return (
+        Job.select(pw.SQL("1"))
+        .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
+        .switch(Job)
+        .join(Result, pw.JOIN.LEFT_OUTER, on=(Result.job_id == Job.job_id))
+        .where(which & (Submission.job_id.is_null() | ~is_done | to_be_canceled | with_files()))
+    )
