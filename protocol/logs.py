@@ -105,11 +105,13 @@ class Repeats:
     Args:
         write: writes an event: a name and fields.
         seconds: the length of a period.
+        whose: the name of the field that has the peer, or what else does something again and again.
     """
 
-    def __init__(self, write: Callable[..., None], seconds: float = 60.0) -> None:
+    def __init__(self, write: Callable[..., None], seconds: float = 60.0, *, whose: str = "peer") -> None:
         self._write = write
         self._seconds = seconds
+        self._whose = whose
         self._open: dict[tuple[str, str], tuple[float, int, dict[str, Any]]] = {}
 
     def add(self, event: str, peer: str, **fields: Any) -> None:
@@ -118,7 +120,7 @@ class Repeats:
         known = self._open.get(key)
         if known is None:
             self._open[key] = (time.monotonic() + self._seconds, 0, fields)
-            self._write(event, peer=peer, **fields)
+            self._write(event, **{self._whose: peer}, **fields)
         else:
             self._open[key] = (known[0], known[1] + 1, fields)
 
@@ -129,7 +131,7 @@ class Repeats:
             if everything or clock >= ends:
                 del self._open[key]
                 if count:
-                    self._write(key[0], peer=key[1], repeated=count, **fields)
+                    self._write(key[0], **{self._whose: key[1]}, repeated=count, **fields)
 
 
 # What libraries say at lower levels names URLs, and identifiers in them: patients'.

@@ -12,10 +12,12 @@ _ROWS_AT_ONCE = 100
 _DAY_NS = 86400 * 1_000_000_000
 FILES = 4
 """Of each task."""
+FAILED_EACH = 10
+"""Of so many tasks the first failed: all of its files were refused."""
 
 
 def age(ledger: Ledger, jobs: range) -> None:
-    """Put finished jobs on record, each exported; the first of all a day ago, the next ones before it.
+    """Put finished jobs on record, each exported or refused; the first of all a day ago, the next ones before it.
 
     Args:
         ledger: is filled.
@@ -64,7 +66,7 @@ def age(ledger: Ledger, jobs: range) -> None:
                     "destination": "OLD",
                     "uris": [f"{number}.dcm" for number in range(FILES)],
                     "files": FILES,
-                    "state": TaskState.SUCCEEDED,
+                    "state": TaskState.FAILED if int(key) % FAILED_EACH == 0 else TaskState.SUCCEEDED,
                     "created_ns": moment,
                     "updated_ns": moment,
                 }
@@ -75,7 +77,7 @@ def age(ledger: Ledger, jobs: range) -> None:
                     "task_id": f"task-{key}",
                     "destination": "OLD",
                     "uri": f"{number}.dcm",
-                    "state": DeliveryState.DELIVERED,
+                    "state": DeliveryState.REFUSED if int(key) % FAILED_EACH == 0 else DeliveryState.DELIVERED,
                     "tries": 1,
                     "updated_ns": moment,
                 }

@@ -20,6 +20,13 @@ from tests.actors.processor.test_recovery import (  # noqa: F401
     test_killed_between_any_two_steps_it_makes_one_job,
 )
 from tests.actors.processor.world import World
+from tests.actors.test_forgetting import (  # noqa: F401
+    settings,
+    test_a_submission_outlives_its_job,
+    test_requests,
+    test_what_a_person_gave_up,
+    test_what_matters_still,
+)
 from tests.gateway import Gateway
 from tests.peers import storescu
 from tests.postgres import Postgres

@@ -3,6 +3,7 @@
 Everything here reads the ledger, in any thread.
 """
 
+import contextlib
 from collections.abc import Sequence
 
 import msgspec
@@ -11,6 +12,7 @@ from actors.exporter.scu import ScuDestination, ScuSender
 from actors.exporter.sender import Sender
 from actors.exporter.stow import StowDestination, StowSender
 from protocol import exports
+from protocol.config.problems import printable
 from protocol.config.settings import Scu
 from protocol.errors import NotFoundError, StorageError
 from protocol.ledger import Destination, ExportTask, InferenceRequest, Pipeline, Result, pages
@@ -95,6 +97,13 @@ def names_in(parameters: str) -> tuple[str, ...]:
     if not names:
         raise ValueError("the task names no destination")
     return tuple(reversed(names.values()))
+
+
+def named(parameters: str) -> str:
+    """What a task's parameters name, for people, before it is known whether that exists."""
+    with contextlib.suppress(ValueError):
+        return printable(", ".join(names_in(parameters)))[:200]
+    return ""
 
 
 def request_outputs(job_id: str, payload_id: str, vault: Vault) -> tuple[exports.DicomWebExport, ...]:

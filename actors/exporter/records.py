@@ -18,7 +18,6 @@ from actors.exporter.sender import Outcome, Report
 from actors.exporter.tasks import FAILURE, SUCCESS, Batch, Count, Missing, Verdict
 from protocol.availability import Availability
 from protocol.clock import NANOSECONDS
-from protocol.config.problems import printable
 from protocol.config.settings import Scu
 from protocol.ledger import PAGE_ROWS, Delivery, ExportTask, Ledger, pages, tuples
 from protocol.states import DeliveryState, TaskState, advance
@@ -72,7 +71,7 @@ class Records:
             agent=offer.agent,
             transport=destinations.transport_of(offer.agent, scu),
             parameters=offer.parameters,
-            destination=offer.destination or _named(offer.parameters),
+            destination=offer.destination or destinations.named(offer.parameters),
             uris=list(offer.uris),
             files=len(offer.uris),
             retries=offer.retries,
@@ -274,8 +273,10 @@ class Records:
         if not row.transport:
             return False
         if row.state == TaskState.FAILED:
+            # Compared as it is, SQLite would look at all tasks' deliveries in that state.
+            is_refused = Delivery.state.concat("") == DeliveryState.REFUSED
             Delivery.update(state=advance(DeliveryState.REFUSED, DeliveryState.PENDING), tries=0).where(
-                (Delivery.task_id == row.task_id) & (Delivery.state == DeliveryState.REFUSED)
+                (Delivery.task_id == row.task_id) & is_refused
             ).execute()
             self.change(row, state=TaskState.PENDING, retries=0, report="", unreachable=False, next_try_ns=0)
         else:
@@ -391,10 +392,3 @@ def _deliveries(row: ExportTask, target: Target) -> Iterator[list[Delivery]]:
 def in_seconds(seconds: float) -> int:
     """The wall time then, in nanoseconds."""
     return time.time_ns() + int(seconds * NANOSECONDS)
-
-
-def _named(parameters: str) -> str:
-    """What a task's parameters name, for people, before it is known whether that exists."""
-    with contextlib.suppress(ValueError):
-        return printable(", ".join(destinations.names_in(parameters)))[:200]
-    return ""

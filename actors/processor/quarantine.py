@@ -12,6 +12,8 @@ from protocol.states import InstanceState, advance
 RELEASED = "released by a person: waits to be described again"
 """The reason of an instance that may leave quarantine and was not described since; kept through a restart."""
 
+_GONE = "its file is gone from the storage: discard it, and have it sent again"
+
 
 class Quarantine:
     """The quarantined instances.
@@ -36,7 +38,12 @@ class Quarantine:
         query = Instance.select(Instance.identifier).where(
             Instance.group_id.is_null() & (Instance.state == InstanceState.QUARANTINED) & (Instance.reason == RELEASED)
         )
-        self._asker.release([row[0] for row in tuples(query)])
+        released = [row[0] for row in tuples(query)]
+        gone = [each for each in released if self._is_gone(each)]
+        for some in _pages(gone):
+            with self._ledger.transaction():
+                Instance.update(reason=_GONE).where(Instance.identifier.in_(some)).execute()
+        self._asker.release([each for each in released if each not in set(gone)])
 
     def release(self, identifiers: Sequence[str]) -> int:
         """Have instances described leniently; returns how many.
@@ -45,9 +52,9 @@ class Quarantine:
             RefusedError: none of them is quarantined, or has its file.
             peewee.PeeweeException: the ledger does not answer.
         """
-        found = [each for each in self._find(identifiers) if os.path.exists(self._spool.instance_path(each))]
+        found = [each for each in self._find(identifiers) if not self._is_gone(each)]
         if not found:
-            raise RefusedError("its file is gone from the storage: discard it, and have it sent again")
+            raise RefusedError(_GONE)
         with self._ledger.transaction():
             for some in _pages(found):
                 Instance.update(reason=RELEASED).where(Instance.identifier.in_(some)).execute()
@@ -68,6 +75,16 @@ class Quarantine:
                 Instance.update(state=state).where(Instance.identifier.in_(some)).execute()
         self._asker.answered(found)
         return len(found)
+
+    def _is_gone(self, identifier: str) -> bool:
+        """Whether it has no file; a storage that cannot tell is none that has lost it."""
+        try:
+            os.stat(self._spool.instance_path(identifier))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def _find(self, identifiers: Sequence[str]) -> list[str]:
         found = []

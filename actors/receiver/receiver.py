@@ -59,7 +59,7 @@ class Receiver(Actor):
         self._stored: list[StoredInstance] = []
         self._instances = self.bus.sender(channels.INSTANCES)
         self._repeats = Repeats(self.log.warning)
-        self._slow_disk = Repeats(self.log.info, _SLOW_DISK_SECONDS)
+        self._slow_disk = Repeats(self.log.info, _SLOW_DISK_SECONDS, whose="storage")
         self._spool = Spool(settings.storage.temporary)
         writer = ShardWriter(self._spool, self.kind)
         names = HostNames(self.post, self.log)

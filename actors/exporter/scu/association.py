@@ -1,10 +1,11 @@
 """An association that we requested, from its request to its release (PS3.8 §9.2, PS3.7 §9.1.1, PS3.4 annex B).
 
-An object travels as its file has it: a fragment is a header, and a piece of the file that goes into the socket without
-being copied. One object is sent at a time, and its response is awaited.
+An object travels as its file has it: a fragment is a header and a slice of the one buffer into which the file is
+read, and goes to the kernel without being joined. One object is sent at a time, and its response is awaited.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 
@@ -16,8 +17,8 @@ from actors.exporter.scu.negotiation import (
     encode_request,
     rejection,
 )
-from actors.exporter.scu.values import BrokenError, Deadlines, FileChangedError, RejectedError, ScuDestination
-from actors.exporter.scu.wire import Connection, read_piece
+from actors.exporter.scu.values import BrokenError, Deadlines, RejectedError, ScuDestination
+from actors.exporter.scu.wire import Connection
 from protocol.dimse import VERIFICATION
 from protocol.dimse import command_set as commands
 from protocol.dimse.elements import HEAD_BYTES, IMPLICIT_LITTLE, dump, encoding_of
@@ -36,12 +37,18 @@ from protocol.dimse.pdu import (
 )
 from protocol.logs import EventLogger
 
+_BLOCK_BYTES = 256 * 1024
+"""Read from a file at once."""
 _LONGEST_FRAGMENT_BYTES = 128 * 1024
 """Of a dataset, where the peer could take longer ones: there is nothing more to win."""
 _LONGEST_RESPONSE_BYTES = 64 * 1024
 _MEDIUM_PRIORITY = 0
 _PAD = b"\0"
 _MESSAGE_IDS = 0x10000
+
+
+class FileChangedError(Exception):
+    """A file is not as it was looked at, in the middle of being sent; the association is aborted."""
 
 
 class Association:
@@ -77,6 +84,7 @@ class Association:
         self._log_datasets = log_datasets
         self._name = destination.name
         self._messages = 0
+        self._buffer = memoryview(bytearray(_BLOCK_BYTES))
         self._connection = Connection(destination.host, destination.port, deadlines)
         with self._until_broken():
             self.agreement = self._associate(calling, destination.ae_title, pairs)
@@ -181,25 +189,43 @@ class Association:
         length = file.size - file.dataset_offset
         deadlines = self._deadlines
         deadline = time.monotonic() + deadlines.write_seconds + length / deadlines.slowest_bytes_per_second
-        if self._log_datasets:
-            self._tell_dataset(file, read_piece(fd, file.dataset_offset, min(HEAD_BYTES, length)))
-        full = _header(context_id, self._step, is_last=False)
-        sent, ahead = 0, [command]
+        step, sent, ahead = self._step, 0, [command]
+        block = len(self._buffer) // step * step
+        full = PDU_HEADER.pack(PduType.P_DATA_TF, step + HEADER_LENGTH) + PDV_HEADER.pack(step + 2, context_id, 0)
         while sent < length:
-            count = min(self._step, length - sent)
-            is_last = sent + count == length
-            # A deflated dataset may be odd, a fragment may not (PS3.8 Annex E); inflating ends before the pad.
-            pad = _PAD[: count % 2]
-            header = _header(context_id, count + len(pad), is_last=True) if is_last else full
-            self._connection.send([*ahead, header], deadline, is_amid=True)
-            self._connection.send_piece(fd, file.dataset_offset + sent, count, deadline)
-            if pad:
-                self._connection.send([pad], deadline)
-            if self._log_pdus:
-                self._tell_pdu("pdata_sent", context_id, count, is_command=False, is_last=is_last)
-            sent += count
+            data = self._read(fd, file.dataset_offset + sent, min(block, length - sent))
+            if not sent and self._log_datasets:
+                self._tell_dataset(file, data)
+            sent += len(data)
+            pieces: list[bytes | memoryview] = [*ahead]
+            for start in range(0, len(data), step):
+                fragment = data[start : start + step]
+                is_last = sent == length and start + step >= len(data)
+                # A deflated dataset may be odd, a fragment may not (PS3.8 Annex E); inflating ends before the pad.
+                pad = _PAD[: len(fragment) % 2]
+                if is_last or len(fragment) < step:
+                    pieces.append(_header(context_id, len(fragment) + len(pad), is_last=is_last))
+                else:
+                    pieces.append(full)
+                pieces += (fragment, pad) if pad else (fragment,)
+                if self._log_pdus:
+                    self._tell_pdu("pdata_sent", context_id, len(fragment), is_command=False, is_last=is_last)
+            self._connection.send(pieces, deadline)
             ahead = []
         return self._response(context_id, request)
+
+    def _read(self, fd: int, at: int, length: int) -> memoryview:
+        data = self._buffer[:length]
+        read = 0
+        while read < length:
+            try:
+                count = os.preadv(fd, [data[read:]], at + read)
+            except OSError as error:
+                raise FileChangedError(f"the file cannot be read: {(error.strerror or '').lower()}") from None
+            if not count:
+                raise FileChangedError("the file became shorter while it was sent")
+            read += count
+        return data
 
     def _command(self, context_id: int, request: dict[int, int | str]) -> bytes:
         data = commands.write_elements(request)
@@ -263,8 +289,9 @@ class Association:
         of = "command" if is_command else "dataset"
         self._log.info(event, destination=self._name, context=context_id, of=of, bytes=length, last=is_last)
 
-    def _tell_dataset(self, file: DicomFile, head: bytes) -> None:
+    def _tell_dataset(self, file: DicomFile, data: memoryview) -> None:
         encoding = encoding_of(file.transfer_syntax)
+        head = bytes(data[:HEAD_BYTES])
         elements = dump(head, encoding) if encoding else "not shown: it cannot be read without inflating it"
         self._log.info("dimse_dataset", destination=self._name, elements=elements)
 

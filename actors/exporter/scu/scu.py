@@ -15,17 +15,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from actors.exporter.part10 import DicomFile, NotDicomError, read_file
-from actors.exporter.scu.association import Association
+from actors.exporter.scu.association import Association, FileChangedError
 from actors.exporter.scu.negotiation import Pair
 from actors.exporter.scu.status import outcome_of
-from actors.exporter.scu.values import (
-    BrokenError,
-    Deadlines,
-    FileChangedError,
-    RejectedError,
-    ScuDestination,
-    TooSlowError,
-)
+from actors.exporter.scu.values import BrokenError, Deadlines, RejectedError, ScuDestination, TooSlowError
 from actors.exporter.sender import DestinationDownError, Outcome, OutgoingFile, Report, Sender
 from protocol.config.settings import Scu
 from protocol.dimse import VERIFICATION

@@ -51,7 +51,3 @@ class TooSlowError(BrokenError):
 
 class RejectedError(BrokenError):
     """The peer rejected the association."""
-
-
-class FileChangedError(Exception):
-    """A file is not as it was looked at, in the middle of being sent; the association is aborted."""

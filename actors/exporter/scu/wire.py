@@ -5,15 +5,13 @@ middle of an object is heard, and two sides that both write do not wait for each
 """
 
 import contextlib
-import errno
-import os
 import select
 import socket
 import time
 from collections.abc import Sequence
 
 from actors.exporter.scu.negotiation import OUR_MAX_PDU_BYTES
-from actors.exporter.scu.values import BrokenError, Deadlines, FileChangedError, TooSlowError
+from actors.exporter.scu.values import BrokenError, Deadlines, TooSlowError
 from protocol.dimse.pdu import HEADER_LENGTH, PDU_HEADER, AbortReason, PduType, ProtocolError
 
 _MOST_PIECES = 1000  # of one sendmsg; the system takes 1024
@@ -28,8 +26,6 @@ _LONGEST = {
     PduType.A_RELEASE_RP: 4,
     PduType.A_ABORT: 4,
 }
-_NO_SENDFILE = frozenset((errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP))
-_SHORTER = "the file became shorter while it was sent"
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -58,64 +54,34 @@ class Connection:
         self._poll = select.poll()
         self._received = bytearray()
         self._ended = False
+        self._is_amid = False  # something was sent in part
 
-    def send(self, pieces: Sequence[bytes | memoryview], deadline: float, *, is_amid: bool = False) -> None:
+    def send(self, pieces: Sequence[bytes | memoryview], deadline: float) -> None:
         """Send pieces one behind the other, until the system has taken all of them.
 
         Args:
             pieces: any number.
             deadline: of the clock `time.monotonic`, for all of them.
-            is_amid: whether more follows at once, so that they need not leave before.
 
         Raises:
             BrokenError: the connection broke, or the peer aborted.
             TooSlowError: the peer took nothing for too long, or all too slowly.
         """
         first, end = 0, len(pieces)
-        flags = socket.MSG_MORE if is_amid else 0
+        self._is_amid = True
         while first < end:
             batch = pieces[first : first + _MOST_PIECES]
             first += len(batch)
             while batch:
                 try:
-                    sent = self._socket.sendmsg(batch, (), flags)
+                    sent = self._socket.sendmsg(batch)
                 except BlockingIOError:
                     self._wait_writable(deadline)
                 except OSError as error:
                     raise self._lost(error) from None
                 else:
                     batch = _unsent(batch, sent)
-
-    def send_piece(self, fd: int, at: int, count: int, deadline: float) -> None:
-        """Send a piece of a file out of the system's memory, without copying it (sendfile(2)).
-
-        Args:
-            fd: of the file.
-            at: where the piece begins, in bytes.
-            count: its length in bytes.
-            deadline: as for `send`.
-
-        Raises:
-            FileChangedError: the file cannot be read so far.
-            BrokenError, TooSlowError: as for `send`.
-        """
-        out = self._socket.fileno()
-        while count:
-            try:
-                sent = os.sendfile(out, fd, at, count)
-            except BlockingIOError:
-                self._wait_writable(deadline)
-            except OSError as error:
-                data = read_piece(fd, at, count)  # which raises when it is the file's fault
-                if error.errno not in _NO_SENDFILE:
-                    raise self._lost(error) from None
-                self.send([data], deadline)
-                return
-            else:
-                if not sent:
-                    raise FileChangedError(_SHORTER)
-                at += sent
-                count -= sent
+        self._is_amid = False
 
     def receive(self, seconds: float) -> tuple[PduType, bytes]:
         """The next PDU, its type and its body.
@@ -146,7 +112,12 @@ class Connection:
         self._socket.close()
 
     def try_send(self, data: bytes) -> None:
-        """Send the last PDU of a connection, if the peer takes it at once."""
+        """Send the last PDU of a connection, if the peer takes it at once.
+
+        In the middle of another it would be taken for the rest of that one, and an object might be whole by it.
+        """
+        if self._is_amid:
+            return
         with contextlib.suppress(OSError):
             self._socket.send(data)
 
@@ -216,29 +187,6 @@ class Connection:
         left = deadline - time.monotonic()
         found = self._poll.poll(max(0.0, left * 1000))
         return found[0][1] if found else 0
-
-
-def read_piece(fd: int, at: int, count: int) -> bytes:
-    """Read a piece of a file that must have it.
-
-    Args:
-        fd: of the file.
-        at: where the piece begins, in bytes.
-        count: its length in bytes.
-
-    Raises:
-        FileChangedError: it cannot be read.
-    """
-    data = b""
-    while len(data) < count:
-        try:
-            more = os.pread(fd, count - len(data), at + len(data))
-        except OSError as error:
-            raise FileChangedError(f"the file cannot be read: {_told(error)}") from None
-        if not more:
-            raise FileChangedError(_SHORTER)
-        data += more
-    return data
 
 
 def _unsent(pieces: Sequence[bytes | memoryview], sent: int) -> Sequence[bytes | memoryview]:
