@@ -22,6 +22,7 @@ from protocol.states import JobState
 LOOK_SECONDS = 10.0
 """Between two looks of an owner, each at one page of rows of each of its tables."""
 
+_LOOKS_AT_ONCE = 4  # at one table, while there is much: 17 million rows a day
 _DAY_NS = 86_400 * NANOSECONDS
 _FULL_SHARE, _SPENT_SHARE = 0.7, 0.9  # of the ledger's quota; the second is where people are warned
 _FEWEST_DAYS = 1.0
@@ -80,11 +81,11 @@ class Past:
         found = self.table.select(self._key).where(self._key.in_(page) & is_past).order_by(self._key)
         past = [key for (key,) in tuples(found) if self._may_go(key)] if page else []
         deleted = 0
-        for key in past:
-            if deleted >= PAGE_ROWS:
-                return deleted
+        if past:
             with self._ledger.transaction():
-                deleted += self._delete(key, is_past, PAGE_ROWS - deleted)
+                for key in past:
+                    if deleted < PAGE_ROWS:
+                        deleted += self._delete(key, is_past, PAGE_ROWS - deleted)
         if deleted < PAGE_ROWS:
             self._last = page[-1] if len(page) == self._at_once else None
         return deleted
@@ -125,9 +126,12 @@ class Forgetting:
         """
         before_ns = forgotten_before_ns(settings)
         for past in self._pasts:
-            rows = past.look(before_ns)
-            if rows:
-                self._log.debug("forgotten", table=past.table._meta.table_name, rows=rows)
+            for _ in range(_LOOKS_AT_ONCE):
+                rows = past.look(before_ns)
+                if rows:
+                    self._log.debug("forgotten", table=past.table._meta.table_name, rows=rows)
+                if rows < PAGE_ROWS:
+                    break
 
 
 def forgotten_before_ns(settings: Settings) -> int:
