@@ -78,8 +78,9 @@ class Past:
         query = self.table.select(self._key).where(*conditions) if conditions else self.table.select(self._key)
         page = [key for (key,) in tuples(query.order_by(self._key).limit(self._at_once))]
         is_past = self._is_past(before_ns)
-        found = self.table.select(self._key).where(self._key.in_(page) & is_past).order_by(self._key)
-        past = [key for (key,) in tuples(found) if self._may_go(key)] if page else []
+        # As a column, since among the conditions it might have SQLite look at all rows that another index finds.
+        judged = self.table.select(self._key, is_past.alias("is_past")).where(self._key.in_(page)).order_by(self._key)
+        past = [key for key, it_is in tuples(judged) if it_is and self._may_go(key)] if page else []
         deleted = 0
         if past:
             with self._ledger.transaction():

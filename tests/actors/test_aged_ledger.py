@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from actors.exporter.destinations import Target
+from actors.exporter.forgetting import forgetting
 from actors.exporter.records import Records
 from actors.exporter.results.base import Offer
 from actors.exporter.scu import ScuDestination
 from actors.submitter.progress import untaken
 from protocol.availability import Availability
+from protocol.config import load
 from protocol.ledger import Delivery, ExportTask, Ledger
 from protocol.logs import EventLogger
 from tests.actors.exporter.sending import scu_settings
@@ -20,6 +22,7 @@ YOUNG, OLD = 200, 5000
 HOUR_NS = 3600 * 1_000_000_000
 TARGET = Target(name="PACS", where=ScuDestination(name="PACS", ae_title="PACS", host="127.0.0.1", port=104))
 SCU = scu_settings()
+LOG = EventLogger("adapter.test")
 
 
 def task_of(records: Records) -> ExportTask:
@@ -41,9 +44,11 @@ def task_of(records: Records) -> ExportTask:
 def test_no_statement_looks_at_what_is_over(tmp_path: Path) -> None:
     ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db")
     age(ledger, range(YOUNG))
-    records = Records(ledger, Availability(ledger, EventLogger("adapter.test")))
+    records = Records(ledger, Availability(ledger, LOG))
     task = task_of(records)
     failed = (f"task-{number:06d}" for number in range(0, YOUNG, FAILED_EACH))
+    ledger_is = f"ConnectionStrings.DicomAdapterDatabase=Data Source={tmp_path}/ledger.db"
+    settings = load(None, None, [ledger_is], {}).settings
     asked: dict[str, Callable[[], Any]] = {
         "waited for": records.waited_for,
         "due": lambda: records.due("PACS", 10),
@@ -57,6 +62,7 @@ def test_no_statement_looks_at_what_is_over(tmp_path: Path) -> None:
         "unreachable": records.unreachable,
         "revived": lambda: records.revive("PACS"),
         "retried": lambda: records.retry([next(failed)], ""),
+        "forgotten": lambda: forgetting(ledger, LOG).look(settings),
         "untaken": lambda: list(untaken(time.time_ns() - HOUR_NS)),
     }
     asked["planned"]()
