@@ -18,7 +18,7 @@ from protocol.logs import EventLogger
 from tests.actors.exporter.sending import scu_settings
 from tests.aged import FAILED_EACH, FILES, age, work
 
-YOUNG, OLD = 200, 5000
+YOUNG, OLD = 600, 6000
 HOUR_NS = 3600 * 1_000_000_000
 TARGET = Target(name="PACS", where=ScuDestination(name="PACS", ae_title="PACS", host="127.0.0.1", port=104))
 SCU = scu_settings()
