@@ -62,8 +62,9 @@ class Metrics(Collector):
     def _of_ledger(self) -> list[Metric]:
         with self._book.use(wait_seconds=0.0):
             jobs = _counts(Submission)
-            waiting = Job.select().count() - sum(jobs.values())
-            jobs[JobState.QUEUED] = jobs.get(JobState.QUEUED, 0) + max(0, waiting)
+            untaken = Job.select().join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
+            waiting = untaken.where(Submission.job_id.is_null()).count()
+            jobs[JobState.QUEUED] = jobs.get(JobState.QUEUED, 0) + waiting
             runs = _counts(Run)
             requests = _counts(InferenceRequest)
             tasks = _counts(ExportTask)

@@ -33,4 +33,4 @@ def forgetting(ledger: Ledger, log: EventLogger) -> Forgetting:
         ),
         parts=(Delivery.task_id,),
     )
-    return Forgetting(log, tasks)
+    return Forgetting(ledger, log, tasks)

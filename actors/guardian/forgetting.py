@@ -18,4 +18,4 @@ def forgetting(ledger: Ledger, log: EventLogger) -> Forgetting:
     reclaims = Past(
         ledger, Reclaim.group_id, lambda before_ns: (Reclaim.reclaimed_ns < before_ns) & ~pw.fn.EXISTS(group)
     )
-    return Forgetting(log, reclaims)
+    return Forgetting(ledger, log, reclaims)

@@ -1,4 +1,4 @@
-"""What the embedded platform forgets: runs whose job was forgotten and that left no results, with their logs."""
+"""What the embedded platform forgets: runs whose job was forgotten and that left no results, with their directories."""
 
 import peewee as pw
 
@@ -8,6 +8,7 @@ from actors.platform.usage import Usage
 from protocol.ledger import Job, Ledger, Result, Run
 from protocol.ledger.past import Forgetting, Past, with_files
 from protocol.logs import EventLogger
+from protocol.states import RunState
 
 _RUNS_AT_ONCE = 20  # since what lies on the disk of each is deleted
 
@@ -24,13 +25,19 @@ def forgetting(ledger: Ledger, log: EventLogger, runs: Runs, usage: Usage) -> Fo
 
     def remove(payload_id: str) -> bool:
         """A kill before the row is deleted costs a repetition."""
+        run, home = Run.get(Run.payload_id == payload_id), runs.home(payload_id)
+        output = runs.attempt(run).output
+        if not home.exists():
+            return True  # what was removed by hand is counted until the next start
         try:
-            remove_tree(runs.home(payload_id))
+            if run.state == RunState.SUCCEEDED and output.exists() and any(output.iterdir()):
+                return False  # files with names that no result can hold
+            remove_tree(home)
         except OSError as error:
             log.warning("run_not_forgotten", reason=error.strerror, remedy="remove its directory by hand")
             return False
-        usage.freed(Run.get(Run.payload_id == payload_id).kept_bytes)
         Run.update(kept_bytes=0).where(Run.payload_id == payload_id).execute()
+        usage.freed(run.kept_bytes)
         return True
 
     job = Job.select(pw.SQL("1")).where(Job.job_id == Run.job_id)
@@ -43,4 +50,4 @@ def forgetting(ledger: Ledger, log: EventLogger, runs: Runs, usage: Usage) -> Fo
         parts=(Result.payload_id,),
         may_go=remove,
     )
-    return Forgetting(log, past)
+    return Forgetting(ledger, log, past)

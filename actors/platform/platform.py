@@ -169,8 +169,8 @@ class Platform(Actor):
             if self.availability.paused:
                 return
             try:
-                run = self._runs.get(self._waiting[0][1])
-                if run.state == RunState.PENDING:  # or it was canceled while it waited
+                run = row_where(Run, "run_id", self._waiting[0][1])
+                if run is not None and run.state == RunState.PENDING:  # or it was canceled while it waited
                     self._begin(run)
             except LEDGER_AWAY as error:
                 self.availability.failed(error)

@@ -2,8 +2,8 @@
 
 import peewee as pw
 
-from protocol.ledger import Group, InstanceHistory, Job, Ledger
-from protocol.ledger.past import Forgetting, Past, unfinished_jobs
+from protocol.ledger import Group, InstanceHistory, Job, Ledger, Reclaim
+from protocol.ledger.past import Forgetting, Past, jobs_that_matter
 from protocol.logs import EventLogger
 from protocol.states import GroupState
 
@@ -15,11 +15,19 @@ def forgetting(ledger: Ledger, log: EventLogger) -> Forgetting:
         ledger: the ledger.
         log: of the actor.
     """
-    unfinished = unfinished_jobs(Job.group_id == Group.group_id)
+    # The newest group stays, so that no ID is given twice: what others know of the old one would be taken for the new.
+    every = Group.alias()
+    newest = every.select(pw.fn.MAX(every.group_id))
+    reclaim = Reclaim.select(pw.SQL("1")).where(Reclaim.group_id == Group.group_id)
     groups = Past(
         ledger,
         Group.group_id,
-        lambda before_ns: (Group.closed_ns < before_ns) & ~pw.fn.EXISTS(unfinished),
+        lambda before_ns: (
+            (Group.closed_ns < before_ns)
+            & (Group.group_id < newest)
+            & ~pw.fn.EXISTS(reclaim.where(Reclaim.reclaimed_ns >= before_ns))
+            & ~pw.fn.EXISTS(jobs_that_matter(Job.group_id == Group.group_id, before_ns))
+        ),
         among=Group.state == GroupState.RECLAIMED,
         parts=(InstanceHistory.group_id, Job.group_id),
     )
@@ -29,4 +37,4 @@ def forgetting(ledger: Ledger, log: EventLogger) -> Forgetting:
         lambda before_ns: InstanceHistory.reclaimed_ns < before_ns,
         among=InstanceHistory.group_id.is_null(),
     )
-    return Forgetting(log, groups, given_up)
+    return Forgetting(ledger, log, groups, given_up)

@@ -8,8 +8,10 @@ import heapq
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import peewee as pw
+
 from protocol.clock import NANOSECONDS, Moment, seconds_between
-from protocol.ledger import Group, pages, tuples
+from protocol.ledger import Group, Instance, InstanceHistory, Job, Reclaim, pages, tuples
 from protocol.states import GroupState
 
 _LATE_SECONDS = 3600.0
@@ -143,8 +145,10 @@ class OpenGroups:
         Raises:
             peewee.PeeweeException: the ledger does not answer.
         """
-        newest = Group.select(Group.group_id).order_by(Group.group_id.desc()).limit(1)
-        next_id = max((row[0] for row in tuples(newest)), default=0) + 1
+        # Whoever knows something of a group that is gone must not find another one under its ID.
+        known = (Group.group_id, Reclaim.group_id, Instance.group_id, InstanceHistory.group_id, Job.group_id)
+        newest = [tuples(column.model.select(pw.fn.MAX(column)))[0][0] for column in known]
+        next_id = max((each for each in newest if each is not None), default=0) + 1
         loaded = []
         for rows in pages(Group.select().where(Group.state == GroupState.OPEN), Group.group_id):
             for row in rows:

@@ -18,4 +18,4 @@ def forgetting(ledger: Ledger, log: EventLogger) -> Forgetting:
     submissions = Past(
         ledger, Submission.job_id, lambda before_ns: (Submission.updated_ns < before_ns) & ~pw.fn.EXISTS(job)
     )
-    return Forgetting(log, submissions)
+    return Forgetting(ledger, log, submissions)

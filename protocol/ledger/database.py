@@ -101,6 +101,20 @@ class Ledger:
         """
         return int(self.database.execute_sql("PRAGMA data_version").fetchone()[0]) if self.path else None
 
+    def used_bytes(self) -> int | None:
+        """What an SQLite database's tables take, as this connection sees it; None for a server.
+
+        Raises:
+            peewee.PeeweeException: as with any statement.
+        """
+        if not self.path:
+            return None
+        size, pages, free = (
+            int(self.database.execute_sql(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_size", "page_count", "freelist_count")
+        )
+        return size * (pages - free)
+
     def insert_rows(self, table: type[Row], rows: Sequence[Sequence[Any]]) -> None:
         """Insert many rows at an eighth of the cost of building them into one statement; for hot tables.
 

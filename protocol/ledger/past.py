@@ -12,12 +12,11 @@ from typing import Any
 import peewee as pw
 
 from protocol.clock import NANOSECONDS
-from protocol.config import Settings, database_file
+from protocol.config import Settings
 from protocol.ledger.database import PAGE_ROWS, Ledger, tuples
-from protocol.ledger.room import ledger_bytes
-from protocol.ledger.tables import Job, Result, Submission
+from protocol.ledger.tables import ExportTask, Job, Result, Submission
 from protocol.logs import EventLogger
-from protocol.states import JobState
+from protocol.states import JobState, RunState, TaskState
 
 LOOK_SECONDS = 10.0
 """Between two looks of an owner, each at one page of rows of each of its tables."""
@@ -108,13 +107,16 @@ class Forgetting:
     """All that one owner forgets.
 
     Args:
+        ledger: the ledger.
         log: of the actor.
         pasts: its tables; of two that are looked at together the first goes first.
     """
 
-    def __init__(self, log: EventLogger, *pasts: Past) -> None:
+    def __init__(self, ledger: Ledger, log: EventLogger, *pasts: Past) -> None:
+        self._ledger = ledger
         self._log = log
         self._pasts = pasts
+        self._began_ns, self._began = time.time_ns(), time.monotonic()
 
     def look(self, settings: Settings) -> None:
         """Forget some of what is past; to be called every `LOOK_SECONDS`.
@@ -125,7 +127,10 @@ class Forgetting:
         Raises:
             peewee.PeeweeException: the ledger does not answer.
         """
-        before_ns = forgotten_before_ns(settings)
+        # A clock that is set ahead makes nothing old.
+        elapsed_ns = int((time.monotonic() - self._began) * NANOSECONDS)
+        now_ns = min(time.time_ns(), self._began_ns + elapsed_ns + _DAY_NS // 24)
+        before_ns = now_ns - int(kept_days(settings, self._ledger) * _DAY_NS)
         for past in self._pasts:
             for _ in range(_LOOKS_AT_ONCE):
                 rows = past.look(before_ns)
@@ -135,18 +140,20 @@ class Forgetting:
                     break
 
 
-def forgotten_before_ns(settings: Settings) -> int:
-    """What was over before this time, in ns of the wall clock, need not be remembered.
+def kept_days(settings: Settings, ledger: Ledger) -> float:
+    """How long what is over is remembered.
 
-    That is `historyDays` ago; less when the ledger comes near its quota, so that it forgets before intake stops.
+    That is `historyDays`; less when an SQLite ledger comes near its quota, so that it forgets before intake stops.
+
+    Raises:
+        peewee.PeeweeException: the ledger does not answer.
     """
-    days = float(settings.history_days)
-    quota, path = settings.database_quota_bytes, database_file(settings)
-    if quota and path:
-        share = ledger_bytes(path) / quota
-        left = (_SPENT_SHARE - share) / (_SPENT_SHARE - _FULL_SHARE)
-        days = max(min(days, _FEWEST_DAYS), days * min(1.0, max(0.0, left)))
-    return time.time_ns() - int(days * _DAY_NS)
+    days, quota = float(settings.history_days), settings.database_quota_bytes
+    used = ledger.used_bytes() if quota else None
+    if not quota or used is None:
+        return days
+    left = (_SPENT_SHARE - used / quota) / (_SPENT_SHARE - _FULL_SHARE)
+    return max(min(days, _FEWEST_DAYS), days * min(1.0, max(0.0, left)))
 
 
 def with_files() -> Any:
@@ -154,21 +161,43 @@ def with_files() -> Any:
     return Result.files != pw.Value([], converter=Result.files.db_value, unpack=False)
 
 
-def unfinished_jobs(which: Any) -> Any:
-    """Jobs of which something matters still: to be submitted, faulted, to be canceled, or with results that are kept.
+def jobs_that_matter(which: Any, before_ns: int) -> Any:
+    """Jobs that have not been over for so long.
+
+    They are still to be submitted, faulted, to be canceled, or not at their end on the platform, or have results that
+    are kept, or exports that are under way, or one of all this has changed lately.
 
     Args:
         which: a condition on `Job`.
+        before_ns: when they must have been over.
 
     Returns:
         A select, for EXISTS.
     """
     is_done = Submission.state.in_((JobState.COMPLETED, JobState.DISCARDED))
     to_be_canceled = (Submission.state == JobState.DISCARDED) & (Submission.platform_state == "")
+    goes_on = Submission.platform_state.in_((RunState.CREATED, RunState.PENDING, RunState.RUNNING))
+    # A task of Clara's results service names the platform's job, or its payload.
+    of_job = (
+        (ExportTask.job_id == Job.job_id)
+        | ((Submission.platform_job_id != "") & (ExportTask.job_id == Submission.platform_job_id))
+        | ((Submission.payload_id != "") & (ExportTask.payload_id == Submission.payload_id))
+    )
+    is_under_way = ExportTask.state.in_((TaskState.PENDING, TaskState.IN_PROGRESS))
+    exports = ExportTask.select(pw.SQL("1")).where(of_job & (is_under_way | (ExportTask.updated_ns >= before_ns)))
+    matters = (
+        Submission.job_id.is_null()
+        | ~is_done
+        | to_be_canceled
+        | goes_on
+        | (Submission.updated_ns >= before_ns)
+        | with_files()
+        | pw.fn.EXISTS(exports)
+    )
     return (
         Job.select(pw.SQL("1"))
         .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
         .switch(Job)
         .join(Result, pw.JOIN.LEFT_OUTER, on=(Result.job_id == Job.job_id))
-        .where(which & (Submission.job_id.is_null() | ~is_done | to_be_canceled | with_files()))
+        .where(which & matters)
     )

@@ -7,28 +7,35 @@ from typing import Any
 
 import pytest
 
+from actors.exporter import forgetting as of_exporter
+from actors.guardian import forgetting as of_guardian
 from actors.processor import forgetting as of_processor
+from actors.processor.groups import OpenGroups
 from actors.retriever import forgetting as of_retriever
 from actors.submitter import forgetting as of_submitter
+from protocol import clock
 from protocol.config import Settings, load
 from protocol.ledger import (
+    ExportTask,
     Group,
     InferenceRequest,
     InstanceHistory,
     Job,
     Ledger,
+    Reclaim,
     Result,
     Retrieval,
     Submission,
 )
 from protocol.logs import EventLogger
 from protocol.spool import Spool
-from protocol.states import GroupState, InstanceState, JobState, RequestState
+from protocol.states import GroupState, InstanceState, JobState, RequestState, TaskState
 
 DAY_NS = 86_400 * 1_000_000_000
 LOG = EventLogger("adapter.test")
 NOW = time.time_ns()
 OLD = NOW - 400 * DAY_NS
+NEWEST = 99
 
 
 @pytest.fixture
@@ -105,28 +112,57 @@ def history(count: int, group_id: int | None) -> None:
 def test_a_submission_outlives_its_job(ledger: Ledger, settings: Settings) -> None:
     """However old it is: a job without one would be submitted again."""
     group(1)
+    group(NEWEST, GroupState.OPEN)
     job("job", 1)
     of_submitter.forgetting(ledger, LOG).look(settings)
     assert Submission.select().count() == 1
     of_processor.forgetting(ledger, LOG).look(settings)
-    assert (Job.select().count(), Group.select().count(), Submission.select().count()) == (0, 0, 1)
+    assert (Job.select().count(), Group.select().count(), Submission.select().count()) == (0, 1, 1)
     of_submitter.forgetting(ledger, LOG).look(settings)
     assert Submission.select().count() == 0
 
 
 @pytest.mark.parametrize(
     "still",
-    ["faulted", "queued", "untaken", "to be canceled", "results", "young", "not reclaimed", "another job of it"],
+    [
+        *("faulted", "queued", "untaken", "to be canceled", "goes on", "submitted lately", "another job of it"),
+        *("results", "exported", "exported by the platform's ID", "exported lately"),
+        *("closed lately", "reclaimed lately", "not reclaimed", "newest"),
+    ],
 )
 def test_what_matters_still(ledger: Ledger, settings: Settings, still: str) -> None:
+    lately = NOW - 80 * DAY_NS
+    if still != "newest":
+        group(NEWEST, GroupState.OPEN)
     group(
         1,
         GroupState.CLOSED if still == "not reclaimed" else GroupState.RECLAIMED,
-        NOW - 80 * DAY_NS if still == "young" else OLD,
+        lately if still == "closed lately" else OLD,
     )
+    Reclaim.create(group_id=1, files=3, bytes=3, reclaimed_ns=lately if still == "reclaimed lately" else OLD)
     history(3, 1)
     states = {"faulted": JobState.FAULTED, "queued": JobState.QUEUED, "to be canceled": JobState.DISCARDED}
-    more = {"platform_state": ""} if still == "to be canceled" else {}
+    more: dict[str, Any] = {
+        "to be canceled": {"platform_state": ""},
+        "goes on": {"platform_state": "Running"},
+        "submitted lately": {"updated_ns": lately},
+        "exported by the platform's ID": {"platform_job_id": "theirs"},
+    }.get(still, {})
+    if still.startswith("exported"):
+        ExportTask.create(
+            task_id="t",
+            origin="clara",
+            job_id="theirs" if "ID" in still else "job",
+            payload_id="",
+            pipeline_id="p",
+            agent="a",
+            parameters="",
+            uris=["a"],
+            files=1,
+            state=TaskState.SUCCEEDED if still == "exported lately" else TaskState.PENDING,
+            created_ns=OLD,
+            updated_ns=lately if still == "exported lately" else OLD,
+        )
     job("job", 1, None if still == "untaken" else states.get(still, JobState.COMPLETED), **more)
     if still == "another job of it":
         job("other", 1, JobState.FAULTED)
@@ -141,11 +177,42 @@ def test_what_matters_still(ledger: Ledger, settings: Settings, still: str) -> N
             exports=[],
             created_ns=OLD,
         )
-    for owner in (of_processor, of_submitter):
+    for owner in (of_processor, of_submitter, of_guardian, of_exporter):
         owner.forgetting(ledger, LOG).look(settings)
-    assert (Group.select().count(), InstanceHistory.select().count()) == (1, 3)
+    assert (Group.select().where(Group.group_id == 1).count(), InstanceHistory.select().count()) == (1, 3)
+    assert Reclaim.select().count() == 1
+    assert ExportTask.select().count() == still.startswith("exported")
     assert Job.select().count() == 1 + (still == "another job of it")
     assert Submission.select().count() == Job.select().count() - (still == "untaken")
+
+
+def test_no_group_id_is_given_twice(ledger: Ledger, settings: Settings) -> None:
+    """What is still known of the old group would be taken for the new one's: its files would be deleted."""
+    for number in (1, 2, 3):
+        group(number)
+        job(f"job-{number}", number)
+        Reclaim.create(group_id=number, files=0, bytes=0, reclaimed_ns=OLD)
+    of_processor.forgetting(ledger, LOG).look(settings)
+    assert [row.group_id for row in Group.select()] == [3]
+    groups = OpenGroups(60.0)
+    groups.load(clock.now())
+    assert groups.new_id() == 4
+    Group.delete().execute()
+    Reclaim.create(group_id=7, files=0, bytes=0, reclaimed_ns=NOW)
+    groups.load(clock.now())
+    assert groups.new_id() == 8
+    ledger.close()
+
+
+def test_a_clock_that_is_set_ahead_makes_nothing_old(
+    ledger: Ledger, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group(1, closed_ns=NOW)
+    group(NEWEST, GroupState.OPEN)
+    subject = of_processor.forgetting(ledger, LOG)
+    monkeypatch.setattr(time, "time_ns", lambda: NOW + 365 * DAY_NS)
+    subject.look(settings)
+    assert Group.select().count() == 2
 
 
 def test_what_a_person_gave_up(ledger: Ledger, settings: Settings) -> None:
