@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from protocol.ledger import Delivery, ExportTask, Job, Ledger, Submission
-from protocol.states import DeliveryState, JobState, TaskState
+from protocol.ledger import Delivery, ExportTask, Group, Job, Ledger, Submission
+from protocol.states import DeliveryState, GroupState, JobState, TaskState
 
 _OPERATIONS = 50
 _ROWS_AT_ONCE = 100
@@ -28,6 +28,23 @@ def age(ledger: Ledger, jobs: range) -> None:
         numbers = range(first, min(first + _ROWS_AT_ONCE, jobs.stop))
         made = [(f"{number:06d}", last - number * _DAY_NS // 100) for number in numbers]
         with ledger.transaction():
+            Group.insert_many(
+                {
+                    "group_id": int(key) + 1,
+                    "ae_title": "OLD",
+                    "processor": "",
+                    "key_value": key,
+                    "revision": 0,
+                    "state": GroupState.RECLAIMED,
+                    "instances": FILES,
+                    "last_wall_ns": moment,
+                    "last_boot_ns": 0,
+                    "boot": "",
+                    "opened_ns": moment,
+                    "closed_ns": moment,
+                }
+                for key, moment in made
+            ).execute()
             Job.insert_many(
                 {
                     "job_id": key,

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from actors.exporter import forgetting as of_exporter
 from actors.exporter.destinations import Target
-from actors.exporter.forgetting import forgetting
 from actors.exporter.records import Records
 from actors.exporter.results.base import Offer
 from actors.exporter.scu import ScuDestination
+from actors.processor import forgetting as of_processor
 from actors.submitter.progress import untaken
 from protocol.availability import Availability
 from protocol.config import load
@@ -62,7 +63,8 @@ def test_no_statement_looks_at_what_is_over(tmp_path: Path) -> None:
         "unreachable": records.unreachable,
         "revived": lambda: records.revive("PACS"),
         "retried": lambda: records.retry([next(failed)], ""),
-        "forgotten": lambda: forgetting(ledger, LOG).look(settings),
+        "tasks forgotten": lambda: of_exporter.forgetting(ledger, LOG).look(settings),
+        "groups forgotten": lambda: of_processor.forgetting(ledger, LOG).look(settings),
         "untaken": lambda: list(untaken(time.time_ns() - HOUR_NS)),
     }
     asked["planned"]()
