@@ -122,6 +122,7 @@ TABLE = {
     API + "token": Limits(None, "a", "a" * 512, " ", "a" * 513, ["a"]),
     API + "tokenFile": Limits(None, "/t", "/a/" + "b" * 200, " ", "/a\nb", ["/t"]),
     API + "allowAnonymous": flag(False),
+    "DicomAdapter.database.historyDays": whole(90, 1, 36500),
     "DicomAdapter.database.volumeSize": Limits(None, 1, Is("7Ei", 7 * 2**60), 0, "9Ei", True),
     "DicomAdapter.runtimeDirectory": Limits("/state/dicomadapter.run", "/", "/a/" + "b" * 200, " ", "/a\nb", []),
     "ConnectionStrings.DicomAdapterDatabase": Limits(
