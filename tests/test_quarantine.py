@@ -1,10 +1,15 @@
 """Instances that cannot be described are kept with their reason, until a person releases or discards them."""
 
+import contextlib
 import json
+import os
+import signal
+import sqlite3
 from pathlib import Path
 
 import pydicom
 
+from actors.processor.quarantine import RELEASED
 from tests.gateway import Gateway
 from tests.peers import storescu
 from tests.samples import make_study
@@ -37,6 +42,15 @@ def test_released_and_discarded(gateway: Gateway, tmp_path: Path) -> None:
     refused = gateway.cli("quarantine", "release", deleted["id"], check=False)
     assert refused.returncode == 1
     assert "its file is gone" in refused.stderr
+    # One that was released before its file went says so after a restart, and may be discarded.
+    with contextlib.closing(sqlite3.connect(gateway.ledger)) as ledger, ledger:
+        ledger.execute("UPDATE instance SET reason = ? WHERE identifier LIKE ?", (RELEASED, f"%/{deleted['id']}"))
+    (pid,) = gateway.pids("processor")
+    os.kill(pid, signal.SIGKILL)
+    gateway.wait_for(
+        lambda: any("its file is gone" in each["reason"] for each in quarantined()), 20, "a reason for it to be there"
+    )
+    gateway.wait_for(gateway.running, 20, "all actors")
     gateway.cli("quarantine", "discard", deleted["id"])
     gateway.cli("quarantine", "release", released["id"])
     gateway.cli("quarantine", "discard", discarded["id"])

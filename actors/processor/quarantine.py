@@ -39,11 +39,11 @@ class Quarantine:
             Instance.group_id.is_null() & (Instance.state == InstanceState.QUARANTINED) & (Instance.reason == RELEASED)
         )
         released = [row[0] for row in tuples(query)]
-        gone = [each for each in released if self._is_gone(each)]
-        for some in _pages(gone):
+        gone = {each for each in released if self._is_gone(each)}
+        for some in _pages(sorted(gone)):
             with self._ledger.transaction():
                 Instance.update(reason=_GONE).where(Instance.identifier.in_(some)).execute()
-        self._asker.release([each for each in released if each not in set(gone)])
+        self._asker.release([each for each in released if each not in gone])
 
     def release(self, identifiers: Sequence[str]) -> int:
         """Have instances described leniently; returns how many.
@@ -80,10 +80,8 @@ class Quarantine:
         """Whether it has no file; a storage that cannot tell is none that has lost it."""
         try:
             os.stat(self._spool.instance_path(identifier))
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
         return False
 
     def _find(self, identifiers: Sequence[str]) -> list[str]:
