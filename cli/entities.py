@@ -124,6 +124,9 @@ def create_pipeline(
     ] = None,
     user: Annotated[str, typer.Option(help="Account that runs it; by default the service's own.")] = "",
     timeout: Annotated[int | None, typer.Option(help="Seconds that a run may take.", min=1)] = None,
+    pipeline_id: Annotated[
+        str, typer.Option("--id", help="The ID that AE titles or jobs name already; by default a new one.")
+    ] = "",
     url: Url = DEFAULT_URL,
     json: Json = False,
 ) -> None:
@@ -142,6 +145,7 @@ def create_pipeline(
         "exports": exports or [],
         "user": user,
         **({} if timeout is None else {"timeoutSeconds": timeout}),
+        **({"pipelineId": pipeline_id} if pipeline_id else {}),
     }
     _create(url, Kind.PIPELINE, entity, json)
     _warn_of_unknown(url, exports or [])
@@ -170,7 +174,7 @@ def _warn_of_unknown_pipelines(url: str, settings: dict[str, str]) -> None:
             remedy = next((f": its ID is {each['pipelineId']}" for each in pipelines if each["name"] == value), "")
             print(
                 f"dicom-adapter: {printable(key)}={printable(value)} is no pipeline of the embedded platform{remedy}; "
-                "jobs for it fault until the AE title is created anew with an ID of `dicom-adapter list pipeline`",
+                "jobs for it fault until there is one (`create pipeline --id`), or the AE title names another",
                 file=sys.stderr,
             )
 

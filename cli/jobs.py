@@ -1,4 +1,4 @@
-"""`jobs`: what was handed to a platform, how far it got, and what a person decides about jobs that faulted."""
+"""`jobs`: what was handed to a platform, how far it got, and what a person decides about what went wrong."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from cli.lists import Limit, listed
 from cli.output import Json, local_time, print_json, print_table, printable, utc_time
 from protocol.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="List jobs, show one, and retry or discard those that faulted.")
+app = typer.Typer(no_args_is_help=True, help="List jobs, show one, and retry or discard those that went wrong.")
 
 JobIds = Annotated[list[str] | None, typer.Argument(metavar="JOB_ID...", help="IDs; none with a choice below.")]
 AeTitleChoice = Annotated[str | None, typer.Option("-a", "--aetitle", "--ae-title", help="Only of this AE title.")]
@@ -103,14 +103,22 @@ def retry(
     pipeline: PipelineChoice = None,
     since: Since = None,
     until: Until = None,
+    platform: Annotated[
+        str | None, typer.Option(help="Failed: jobs whose pipeline failed, instead of those that faulted.")
+    ] = None,
     every: Every = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Submit faulted jobs again: those named, or all that match.
+    """Submit faulted jobs again, or have the embedded platform run failed ones again: those named, or all that match.
+
+    A job that failed on the embedded platform keeps its input for a week, while there is room.
 
     Example: `dicom-adapter jobs retry --aetitle COVIDAET --since 2024-05-31T08:00`
+
+    Example: `dicom-adapter jobs retry --platform Failed --pipeline 7d1b…`
     """
-    _decide(url, "retry", job_ids or [], _choice(ae_title, pipeline, since, until), every)
+    chosen = {**_choice(ae_title, pipeline, since, until), **choice(platformState=platform)}
+    _decide(url, "retry", job_ids or [], chosen, every)
 
 
 @app.command()
@@ -138,7 +146,10 @@ def _choice(ae_title: str | None, pipeline: str | None, since: str | None, until
 
 def _decide(url: str, verb: str, job_ids: list[str], chosen: dict[str, str], every: bool) -> None:
     if sum((bool(job_ids), bool(chosen), every)) != 1:
-        raise UsageError(f"say which jobs to {verb}: their IDs, or --aetitle, --pipeline, --since, --until, or --all")
+        further = ", --platform" if verb == "retry" else ""
+        raise UsageError(
+            f"say which jobs to {verb}: their IDs, or --aetitle, --pipeline, --since, --until{further}, or --all"
+        )
     if job_ids:
         decide_each(url, verb, "jobs", job_ids, "job")
     else:

@@ -202,6 +202,12 @@ class CancelRun(Message, frozen=True, kw_only=True):
     run_id: str
 
 
+class RunAgain(Message, frozen=True, kw_only=True):
+    """Queue jobs whose run failed once more; a person decided. One that is under way already stays as it is."""
+
+    job_ids: tuple[str, ...]
+
+
 # Embedded platform → exporter.
 
 
@@ -262,6 +268,7 @@ class RetryJobs(Message, frozen=True, kw_only=True):
 
     Args:
         since_ns, until_ns: wall time of the job's creation, 0 for no bound.
+        failed: instead those that were submitted and whose run failed on the platform, which runs them again.
     """
 
     job_ids: tuple[str, ...] = ()
@@ -269,6 +276,7 @@ class RetryJobs(Message, frozen=True, kw_only=True):
     pipeline_id: str = ""
     since_ns: int = 0
     until_ns: int = 0
+    failed: bool = False
 
 
 class DiscardJobs(Message, frozen=True, kw_only=True):
@@ -458,7 +466,7 @@ ProcessorCommand = AeTitlesChanged | ReleaseInstances | DiscardInstances
 ToSubmitter = JobsCreated | PayloadsRetrieved
 SubmitterCommand = RetryJobs | DiscardJobs | CreateJob | CancelJob
 RetrieverCommand = AcceptRequest
-PlatformCommand = CreateRun | FindRun | AddRunMetadata | StartRun | CancelRun | PipelinesChanged
+PlatformCommand = CreateRun | FindRun | AddRunMetadata | StartRun | CancelRun | RunAgain | PipelinesChanged
 ToExporter = ResultsRegistered
 ExporterCommand = RegisterTask | TakeTasks | FinishTask | RetryTasks | CancelTasks | ProbeDestination
 Answer = Done | Refused | RunCreated | JobCreated | RequestAccepted | RequestDiffers | TasksTaken | DestinationAnswered

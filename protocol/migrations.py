@@ -27,7 +27,14 @@ Step = Callable[[Any], None]
 `create_tables` for new tables, or by `playhouse.migrate`. It must not commit, and must not use models of tables that a
 later step changes."""
 
-STEPS: tuple[Step, ...] = ()
+
+def _let_runs_keep_their_input(database: Any) -> None:
+    """To version 2: runs that fail keep their input."""
+    database.execute_sql("ALTER TABLE run ADD COLUMN keeps_input BOOLEAN NOT NULL DEFAULT FALSE")
+    database.execute_sql("CREATE INDEX run_keeps_input ON run (keeps_input)")
+
+
+STEPS: tuple[Step, ...] = (_let_runs_keep_their_input,)
 """The first leads from version 1 to version 2. A step that was released is never changed."""
 
 _ADVISORY_LOCK = 4242006

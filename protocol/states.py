@@ -51,6 +51,9 @@ class RunState(StrEnum):
     CANCELED = "Canceled"
 
 
+RUN_UNDER_WAY = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
+"""A run that is not over; a Failed one becomes Pending when a person has it run again."""
+
 PLATFORM_STATES = (*RunState, "Evicted", "Terminated", "Unknown")
 """What a job's `platformState` may say: those of the embedded platform's runs, and what only Clara Platform has."""
 
@@ -128,7 +131,7 @@ _TRANSITIONS: dict[type[StrEnum], dict[StrEnum, frozenset[StrEnum]]] = {
         _R.PENDING: frozenset({_R.RUNNING, _R.FAILED, _R.CANCELED}),
         _R.RUNNING: frozenset({_R.SUCCEEDED, _R.FAILED, _R.CANCELED, _R.PENDING}),
         _R.SUCCEEDED: frozenset(),
-        _R.FAILED: frozenset(),
+        _R.FAILED: frozenset({_R.PENDING}),  # a person has it run again
         _R.CANCELED: frozenset(),
     },
     _T: {

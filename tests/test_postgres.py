@@ -9,6 +9,7 @@ import peewee as pw
 import pytest
 
 from protocol.ledger import Job, Ledger
+from tests.actors.platform.test_rerun import test_inputs_are_given_up  # noqa: F401 - it runs here with our fixtures
 from tests.actors.processor.test_processor import (  # noqa: F401 - they run here with this module's fixtures
     test_a_repeat_after_the_close_makes_no_job_and_anything_new_the_next_revision,
     test_of_two_versions_the_earlier_or_the_later_stays,
@@ -35,6 +36,7 @@ from tests.protocol.test_ledger import (  # noqa: F401
     test_rows_come_in_pages_in_the_order_of_their_key,
     test_tuples_are_plain,
 )
+from tests.protocol.test_migration_steps import test_a_ledger_of_before_becomes_one_of_today  # noqa: F401
 from tests.samples import make_study
 from tests.test_main_line import assert_payload
 
@@ -67,6 +69,11 @@ def ledger(server: Postgres) -> Iterator[Ledger]:
     made = Ledger(server.new_database())
     yield made
     made.close()
+
+
+@pytest.fixture
+def ledger_url(server: Postgres) -> str:
+    return server.new_database()
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ class Pipeline(Entity, frozen=True, kw_only=True):
     """A command that the embedded platform runs on a job's payload."""
 
     pipeline_id: Annotated[
-        str, Meta(description="Key, made by this system.", examples=["0f7f3a52-6a0c-4c5c-9a43-6a3ae1d2ab01"])
+        str, Meta(description="Key; by default a new one is made.", examples=["0f7f3a52-6a0c-4c5c-9a43-6a3ae1d2ab01"])
     ]
     name: Annotated[str, Meta(description="A unique name.", examples=["covid"])]
     command: Annotated[

@@ -17,7 +17,7 @@ from protocol.clock import NANOSECONDS, iso
 from protocol.config.kinds import Kind, Refused, as_text
 from protocol.errors import NotFoundError, RefusedError
 from protocol.ledger import PAGE_ROWS, Job, Run, Submission
-from protocol.states import PLATFORM_STATES, JobState
+from protocol.states import PLATFORM_STATES, JobState, RunState
 
 _FIRST_YEAR, _LAST_YEAR = 1971, 2261  # whose moments are positive and fit into 64 bits of nanoseconds
 
@@ -132,34 +132,39 @@ class Jobs:
         )
 
     def retry(self, job_id: str) -> int:
-        """Submit a faulted job again.
+        """Submit a faulted job again, or have one that failed on the platform run again there.
 
         Raises:
-            NotFoundError, RefusedError, UnavailableError: it is not known, not faulted, or nobody answers.
+            NotFoundError, RefusedError, UnavailableError: it is not known, did not fail, or nobody answers.
         """
-        return self._decide(job_id, messages.RetryJobs(job_ids=(job_id.lower(),)))
+        failed = self.one(job_id).platform_state == RunState.FAILED
+        return self._decide(job_id, messages.RetryJobs(job_ids=(job_id.lower(),), failed=failed))
 
     def discard(self, job_id: str) -> int:
         """Give a faulted job up; raises as `retry`."""
         return self._decide(job_id, messages.DiscardJobs(job_ids=(job_id.lower(),)))
 
     def retry_all(self, body: bytes) -> int:
-        """Submit all faulted jobs of a filter again.
+        """Submit all faulted jobs of a filter again, or have all that failed on the platform run again.
 
         Raises:
             InvalidError, RefusedError, UnavailableError: the filter is not valid; or nobody answers.
         """
-        return self._owners.ask(channels.SUBMITTER_COMMANDS, messages.RetryJobs(**_filter(body)))
+        which = Body(body)
+        failed = which.read("platformState", _failed(), False)
+        return self._owners.ask(channels.SUBMITTER_COMMANDS, messages.RetryJobs(**_filter(which), failed=failed))
 
     def discard_all(self, body: bytes) -> int:
         """Give all faulted jobs of a filter up; raises as `retry_all`."""
-        return self._owners.ask(channels.SUBMITTER_COMMANDS, messages.DiscardJobs(**_filter(body)))
+        return self._owners.ask(channels.SUBMITTER_COMMANDS, messages.DiscardJobs(**_filter(Body(body))))
 
     def _decide(self, job_id: str, command: messages.RetryJobs | messages.DiscardJobs) -> int:
         state = self.one(job_id).state
         affected = self._owners.ask(channels.SUBMITTER_COMMANDS, command)
         if not affected:
-            raise RefusedError(f"the job is {state}: only a Faulted one can be retried or discarded")
+            may_be = "a Faulted one, or one whose pipeline Failed, can be retried"
+            may_be = may_be if isinstance(command, messages.RetryJobs) else "a Faulted one can be discarded"
+            raise RefusedError(f"the job is {state}: only {may_be}")
         return affected
 
 
@@ -209,9 +214,8 @@ def _run(run: Run) -> RunDetail:
     )
 
 
-def _filter(data: bytes) -> dict[str, Any]:
+def _filter(body: Body) -> dict[str, Any]:
     """A filter of jobs; a field that is not known is an error, since ignoring it would affect more than was meant."""
-    body = Body(data)
     found = {
         "ae_title": body.read("aeTitle", text(16, "an AE title"), ""),
         "pipeline_id": body.read("pipelineId", text(64, "an ID"), ""),
@@ -222,6 +226,17 @@ def _filter(data: bytes) -> dict[str, Any]:
     body.refuse_null()
     body.done()
     return found
+
+
+def _failed() -> Kind:
+    """The kind of the state in which the platform can run a job again."""
+
+    def parse(value: object) -> bool:
+        if as_text(value).casefold() != RunState.FAILED.casefold():
+            raise Refused("cannot be run again")
+        return True
+
+    return Kind(f"{RunState.FAILED}, or nothing for jobs that faulted before they were started", parse)
 
 
 def _moment() -> Kind:

@@ -25,7 +25,7 @@ _LONGEST_ARGUMENTS = 100_000  # of the kernel's 128 KiB for one argument, and 2 
 
 
 class Pipelines(Registry[Pipeline]):
-    """The table of pipelines, by the ID that this system makes, else by name.
+    """The table of pipelines, by ID, else by name.
 
     Args:
         vault: seals the credentials of DICOMweb services; opened when it is needed first.
@@ -56,10 +56,8 @@ class Pipelines(Registry[Pipeline]):
         return by_id or next((row for row in rows if row.name == key), None)
 
     def read(self, body: Body, old: Pipeline | None) -> Pipeline:
-        """A name and a command; the ID is never the caller's to choose."""
-        given = body.read("pipelineId", validation.optional_text(64, "an ID"), "").lower()
-        if old is None and given:
-            body.errors.append("pipelineId is made by this system: leave it out")
+        """A name, a command, and the ID that AE titles or jobs name already; by default a new one is made."""
+        given = body.read("pipelineId", _identifier(), "").lower()
         name = body.required("name", validation.text(64, "a name"), "")
         command = body.texts("command", validation.argument())
         if not command or not command[0].strip():
@@ -115,10 +113,15 @@ class Pipelines(Registry[Pipeline]):
         return tuple(found.values())
 
     def taken(self, wanted: Pipeline, others: list[Any]) -> list[str]:
-        """Names are unique."""
+        """IDs and names are unique."""
+        problems = []
+        if any(row.pipeline_id == wanted.pipeline_id for row in others):
+            problems.append(
+                f"pipelineId {wanted.pipeline_id!r} is taken already: leave it out, or replace that one by PUT"
+            )
         if any(row.name == wanted.name for row in others):
-            return [f"name {wanted.name!r} is taken already: choose another, or replace that one by PUT"]
-        return []
+            problems.append(f"name {wanted.name!r} is taken already: choose another, or replace that one by PUT")
+        return problems
 
     def insert(self, wanted: Pipeline) -> None:
         """Make a row."""
@@ -154,6 +157,20 @@ def _columns(wanted: Pipeline) -> dict[str, object]:
 
 def _shown(pipeline: Pipeline) -> Pipeline:
     return msgspec.structs.replace(pipeline, exports=tuple(map(exports.shown, pipeline.exports)))
+
+
+def _identifier() -> Kind:
+    """The kind of IDs, as another platform may have made them."""
+
+    def parse(value: object) -> str:
+        if value == "":
+            return ""
+        found = as_text(value)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", found, re.ASCII):
+            raise Refused("is no ID")
+        return found
+
+    return Kind("1 to 64 letters, digits, dots, hyphens and underscores, or empty for a new one", parse)
 
 
 def _user() -> Kind:

@@ -17,13 +17,12 @@ from actors.api.book import Book
 from actors.api.entities import Entity
 from protocol.board import Board, Intake
 from protocol.ledger import Group, Instance, Job, Reclaim, Retrieval, Run, Submission, tuples
-from protocol.states import GroupState, InstanceState, JobState, RunState
+from protocol.states import RUN_UNDER_WAY, GroupState, InstanceState, JobState
 
 _FRESH_SECONDS = 2.0
 _FRESH_TIMES = 10  # and so many times what a sum takes: with a million instances on record that is some seconds
 _REQUESTS = "(inference requests)"
 _OVER = (JobState.COMPLETED, JobState.DISCARDED)
-_RUNNING = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
 
 
 class Hold(enum.StrEnum):
@@ -32,6 +31,7 @@ class Hold(enum.StrEnum):
     FAULTED = "faulted"
     QUEUED = "queued"
     PIPELINE = "waiting for its pipeline"
+    FAILED = "its pipeline failed"
     RETRIEVING = "waiting for its retrieval"
     COLLECTING = "waiting for its group"
     REPEATS = "kept for repeats"
@@ -104,8 +104,8 @@ class Storage:
                 hold = groups.get(group_id) if group_id is not None else _without_group(state)
                 if hold is not None:  # else its files are gone, and its rows will be
                     sums[ae_title, hold].add(count, size)
-            for submission, run, count, size in tuples(_retrieved()):
-                hold = _of_job("", submission, run)
+            for submission, run, keeps_input, count, size in tuples(_retrieved()):
+                hold = _of_job("", submission, run, keeps_input)
                 sums[_REQUESTS, Hold.RETRIEVING if submission == JobState.CREATED else hold].add(count, size)
             for ae_title, count, size in tuples(_results()):
                 sums[ae_title or _REQUESTS, Hold.RESULTS].add(count, size)
@@ -131,7 +131,7 @@ class Sum(msgspec.Struct):
 def _groups() -> dict[int, Hold]:
     """Why each group is kept whose files are still there: the strongest reason that a job of it gives."""
     query = (
-        Group.select(Group.group_id, Group.state, Job.job_id, Submission.state, Run.state)
+        Group.select(Group.group_id, Group.state, Job.job_id, Submission.state, Run.state, Run.keeps_input)
         .join(Job, pw.JOIN.LEFT_OUTER, on=(Job.group_id == Group.group_id))
         .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Job.job_id))
         .join(Run, pw.JOIN.LEFT_OUTER, on=(Run.job_id == Job.job_id))
@@ -139,20 +139,22 @@ def _groups() -> dict[int, Hold]:
         .where(Group.state.in_((GroupState.OPEN, GroupState.CLOSED)) & Reclaim.group_id.is_null())
     )
     holds: dict[int, Hold] = {}
-    for group_id, state, job_id, submission, run in tuples(query):
-        hold = Hold.COLLECTING if state == GroupState.OPEN else _of_job(job_id, submission, run)
+    for group_id, state, job_id, submission, run, keeps_input in tuples(query):
+        hold = Hold.COLLECTING if state == GroupState.OPEN else _of_job(job_id, submission, run, keeps_input)
         holds[group_id] = min(hold, holds.get(group_id, hold), key=_STRENGTH.__getitem__)
     return holds
 
 
-def _of_job(job_id: str | None, submission: str | None, run: str | None) -> Hold:
+def _of_job(job_id: str | None, submission: str | None, run: str | None, keeps_input: bool | None) -> Hold:
     if job_id is None:
         return Hold.REPEATS
     if submission == JobState.FAULTED:
         return Hold.FAULTED
     if submission not in _OVER:
         return Hold.QUEUED
-    return Hold.PIPELINE if run in _RUNNING else Hold.REPEATS
+    if run in RUN_UNDER_WAY:
+        return Hold.PIPELINE
+    return Hold.FAILED if keeps_input else Hold.REPEATS
 
 
 def _without_group(state: str) -> Hold:
@@ -168,12 +170,13 @@ def _instances() -> Any:
 
 def _retrieved() -> Any:
     """Files of requests whose job has not got them, or whose run reads them; others are deleted, or will be soon."""
-    states = (Submission.state, Run.state)
+    states = (Submission.state, Run.state, Run.keeps_input)
+    is_reading = Run.state.in_(RUN_UNDER_WAY) | Run.keeps_input
     return (
         Retrieval.select(*states, pw.fn.COUNT(Retrieval.path), pw.fn.SUM(Retrieval.size))
         .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Retrieval.job_id))
         .join(Run, pw.JOIN.LEFT_OUTER, on=(Run.job_id == Retrieval.job_id))
-        .where(Submission.state.is_null() | Submission.state.not_in(_OVER) | Run.state.in_(_RUNNING))
+        .where(Submission.state.is_null() | Submission.state.not_in(_OVER) | is_reading)
         .group_by(*states)
     )
 

@@ -15,7 +15,7 @@ from protocol.errors import RefusedError, StorageError, UnavailableError
 from protocol.ledger import ExportTask, Result, Run
 from protocol.platforms.base import PlatformError
 from protocol.spool import DIRECTORY_MODE, FILE_MODE, Spool
-from protocol.states import RunState, is_final
+from protocol.states import RUN_UNDER_WAY, RunState
 
 _MOST_SILENT = 2
 """Files in a row for which the platform does not answer."""
@@ -82,7 +82,7 @@ class Payloads:
 
     def _of_run(self, run: Run, uris: Iterable[str]) -> Fetched:
         state = RunState(run.state)
-        if not is_final(state):
+        if state in RUN_UNDER_WAY:
             return Fetched(too_early=True)
         if state is not RunState.SUCCEEDED:
             return Fetched(refused=f"the run that should have made the files ended as {state}: see its job")

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import msgspec
 import peewee as pw
@@ -26,7 +27,7 @@ from protocol.ledger import (
     tuples,
 )
 from protocol.spool import Spool, sync_directory, walk_files
-from protocol.states import GroupState, InstanceState, JobState, RequestState, RunState
+from protocol.states import RUN_UNDER_WAY, GroupState, InstanceState, JobState, RequestState
 
 _GROUPS_AT_ONCE = 50
 _FILES_A_COMMIT = 1000
@@ -34,7 +35,6 @@ _FILES_A_STEP = 50  # on a disk that is busy with syncs, one deletion may take t
 _AHEAD_NS = 60 * NANOSECONDS  # what closed later than so much from now closed before the clock was set back
 _DONE = (JobState.COMPLETED, JobState.DISCARDED)
 _RETRIEVED = (RequestState.COMPLETED, RequestState.FAILED)
-_READING = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
 
 
 class Freed(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +122,7 @@ class Reclaimer:
                 .where(
                     Submission.job_id.in_(names[start : start + PAGE_ROWS])
                     & Submission.state.in_(_DONE)
-                    & (Run.state.is_null() | Run.state.not_in(_READING))
+                    & (Run.state.is_null() | ~_is_reading())
                     & InferenceRequest.state.in_(_RETRIEVED)
                 )
             )
@@ -144,8 +144,8 @@ class Reclaimer:
             .join(Run, pw.JOIN.LEFT_OUTER, on=(Run.job_id == Job.job_id))
             .where(
                 (Job.group_id == Group.group_id)
-                # A payload is links: while a run may read it, deleting instances would free nothing.
-                & (Submission.state.is_null() | Submission.state.not_in(_DONE) | Run.state.in_(_READING))
+                # A payload is links: while a run may read it, now or again, deleting instances would free nothing.
+                & (Submission.state.is_null() | Submission.state.not_in(_DONE) | _is_reading())
             )
         )
         now, kept = time.time_ns(), int(self._keep_seconds * NANOSECONDS)
@@ -239,6 +239,11 @@ class Reclaimer:
             self._failed(error)
             return False
         return True
+
+
+def _is_reading() -> Any:
+    """The condition that a run may read its input, now or when a person has it run again."""
+    return Run.state.in_(RUN_UNDER_WAY) | Run.keeps_input
 
 
 def remove_request(spool: Spool, job_id: str) -> tuple[int, int]:

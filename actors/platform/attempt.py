@@ -1,6 +1,6 @@
 """One try of a run on disk, and the shim that carries it through.
 
-    platform/PAYLOAD/payload/            hard links into the spool, made by the submitter
+    platform/PAYLOAD/payload/            hard links into the spool, made by the submitter; kept when it fails
     platform/PAYLOAD/runs/TRY/input/     what the pipeline reads
     platform/PAYLOAD/runs/TRY/output/    what it writes; kept
     platform/PAYLOAD/runs/TRY/tmp/       its TMPDIR
@@ -277,8 +277,12 @@ class Attempt:
             found += [os.path.relpath(path, self.output) for path in files if _is_text(path)]
         return tuple(found)
 
-    def clean(self) -> None:
-        """The run is over: remove all but this try's output, log and result."""
+    def clean(self, *, keep_payload: bool) -> None:
+        """The run is over: remove all but this try's output, log and result.
+
+        Args:
+            keep_payload: and what it has read.
+        """
         for directory in (self.input, self._tmp):
             remove_tree(directory)
         for file in (self._lock, self._next_result):
@@ -286,7 +290,8 @@ class Attempt:
         for other in self.directory.parent.iterdir() if self.directory.parent.exists() else ():
             if other != self.directory:
                 remove_tree(other)
-        remove_tree(self.home / "payload")
+        if not keep_payload:
+            remove_tree(self.home / "payload")
 
     def _filled_in(self, argument: str) -> str:
         return argument.replace("{input}", str(self.input)).replace("{output}", str(self.output))

@@ -1,11 +1,12 @@
-"""Frees what runs have left when every destination has it: the last step of a result's life.
+"""Frees what runs that are over have left: results when every destination has them, inputs of what failed after a week.
 
 A result without export tasks stays, since somebody may fetch it from where it lies. One whose export failed, or missed
-some of its files, stays too. What is exported is kept for a day, or until there is no room.
+some of its files, stays too. What is exported is kept for a day; the input of a run that failed for a week, in which a
+person may have it run again; both only while there is room.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 30.0
 _KEPT_SECONDS = 24 * 3600.0
+_INPUT_KEPT_SECONDS = 7 * 24 * 3600.0
+_INPUTS_AT_ONCE = 20  # the oldest; when there is no room, one look after the other
 _NEW_SECONDS = 60.0  # in which the exporter may not have made all tasks of a result; some registers a pipeline itself
 _OVER = (TaskState.SUCCEEDED, TaskState.CANCELED)
 
@@ -58,12 +61,23 @@ class Freeing:
     def _look(self) -> None:
         if not (self._under_way or self._actor.draining or self._availability.paused):
             self._under_way = True
-            kept_seconds = 0.0 if self._actor.board.intake is Intake.PAUSED else _KEPT_SECONDS
-            self._actor.in_thread(lambda: self._free(kept_seconds))
+            has_room = self._actor.board.intake is not Intake.PAUSED
+            inputs: list[str] = []
+            self._availability.attempt(lambda: self._give_up(inputs, _INPUT_KEPT_SECONDS if has_room else 0.0))
+            self._actor.in_thread(lambda: self._free(_KEPT_SECONDS if has_room else 0.0, inputs))
 
-    def _free(self, kept_seconds: float) -> None:
-        """In a thread. The files go first: a kill before the commit costs a repetition."""
+    def _give_up(self, inputs: list[str], kept_seconds: float) -> None:
+        """In the loop, so that none is being run again; what a kill leaves of a payload goes at the next start."""
+        inputs += self._runs.give_up_inputs(time.time_ns() - int(kept_seconds * NANOSECONDS), _INPUTS_AT_ONCE)
+        if inputs:
+            killpoints.reach("platform.rerun-given-up")
+            self._actor.log.info("inputs_given_up", runs=len(inputs))
+
+    def _free(self, kept_seconds: float, inputs: Sequence[str]) -> None:
+        """In a thread. Of results the files go first: a kill before the commit costs a repetition."""
         try:
+            for payload_id in inputs:
+                remove_tree(self._runs.payload(payload_id))
             for found in exported(kept_seconds):
                 remove_tree(self._runs.home(found.payload_id))
                 killpoints.reach("platform.results-freed")

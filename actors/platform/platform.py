@@ -23,6 +23,7 @@ from actors.platform.repeating import OUT_OF, repeatable
 from actors.platform.runs import Runs
 from actors.platform.usage import Usage
 from actors.platform.verdict import Verdict, conclude
+from actors.platform.written import Written
 from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.channels import RESULTS
@@ -31,8 +32,9 @@ from protocol.ledger import Ledger, Pipeline, Run, row_where
 from protocol.ledger.past import LOOK_SECONDS
 from protocol.priority import queue_rank
 from protocol.spool import Spool
-from protocol.states import RunState, is_final
+from protocol.states import RUN_UNDER_WAY, RunState
 
+_REMEDY = "register one of this ID (dicom-adapter create pipeline --id) and retry the job"
 _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
 _GRACE_SECONDS = 5.0
 _STOP_SHARE = 0.2  # of the time that the gateway's stop may take, for a pipeline to end by itself
@@ -40,8 +42,6 @@ _WORKERS = 4
 _MOST_OVER = 8
 _CONCLUDE_AGAIN_SECONDS = 5.0
 _AGAIN_SECONDS, _ATTACH_AGAIN_SECONDS = 30.0, 0.05
-_LOOK_SECONDS = 2.0
-_LOOK_SHARE = 0.05  # of the time may go into looking at what pipelines have written
 
 
 class ActiveRun:
@@ -88,7 +88,7 @@ class Platform(Actor):
         for row in self._runs.of_state(RunState.PENDING):
             self._enqueue(row)
         if self.settings.storage.quota_bytes is not None:
-            self.after(_LOOK_SECONDS, self._look_at_written)
+            Written(self, self._usage, self._going_on)
         self._freeing = Freeing(self, self._runs, self._usage.freed, self.availability)
         past = forgetting(self._ledger, self.log, self._runs, self._usage)
         self.every(LOOK_SECONDS, lambda: self.availability.attempt(lambda: past.look(self.settings)))
@@ -142,11 +142,12 @@ class Platform(Actor):
     def handle_cancel_run(self, command: messages.CancelRun) -> messages.Message:
         """End a run, or take it from the queue."""
         run = self._runs.get(command.run_id)
-        if is_final(RunState(run.state)):
+        if run.state not in RUN_UNDER_WAY:
             return messages.Done()
         active = self._active.get(run.run_id)
         if active is None:
-            self._runs.move(run, RunState.CANCELED, ended_ns=time.time_ns())
+            self._runs.move(run, RunState.CANCELED, ended_ns=time.time_ns(), keeps_input=False, kept_bytes=0)
+            self._usage.freed(run.kept_bytes)
             home = self._runs.home(run.payload_id)
             self.in_thread(lambda: remove_tree(home))
         elif active.shim is None:
@@ -154,6 +155,18 @@ class Platform(Actor):
         else:
             active.shim.cancel()
         return messages.Done(affected=1)
+
+    @repeatable
+    def handle_run_again(self, command: messages.RunAgain) -> messages.Message:
+        """Queue what failed once more; refused when that is nothing."""
+        queued, refusals = self._runs.run_again(command.job_ids)
+        killpoints.reach("platform.rerun-queued")
+        for run in queued:
+            self.log.info("run_taken_up", job=run.name, job_id=run.job_id, attempt=run.tries + 1)
+            self._enqueue(run)
+        if len(refusals) == len(command.job_ids):
+            return messages.Refused(reason=next(iter(refusals), "no job was named"))
+        return messages.Done(affected=len(command.job_ids) - len(refusals))
 
     def handle_pipelines_changed(self, _: messages.PipelinesChanged) -> messages.Message:
         """Nothing is kept of pipelines between two runs, so a change holds from the next one on."""
@@ -194,7 +207,7 @@ class Platform(Actor):
         killpoints.reach("platform.run-begun")
         active = self._active[run.run_id] = ActiveRun(run, self._runs.attempt(run))
         if pipeline is None:
-            self._conclude(active, f"the pipeline {run.pipeline_id} is not registered any more: register it again")
+            self._conclude(active, f"the pipeline {run.pipeline_id} is not registered any more: {_REMEDY}")
         else:
             self.in_thread(lambda: self._launch(active, pipeline))
 
@@ -331,6 +344,8 @@ class Platform(Actor):
             killpoints.reach("platform.results-announced")
         del self._active[row.run_id]
         self._usage.ended(row.run_id, verdict.kept_bytes)
+        if verdict.state is not RunState.PENDING:
+            self._usage.freed(row.kept_bytes)  # of a try before, when it is run again
         write = self.log.info if verdict.state is not RunState.FAILED else self.log.warning
         write(
             "run_ended",
@@ -355,6 +370,9 @@ class Platform(Actor):
     def _unwatched(self) -> list[ActiveRun]:
         return [active for active in self._active.values() if active.shim is None]
 
+    def _going_on(self) -> dict[str, Attempt]:
+        return {active.row.run_id: active.attempt for active in self._active.values() if active.shim is not None}
+
     # After a restart.
 
     def _take_over(self, run: Run) -> None:
@@ -373,25 +391,6 @@ class Platform(Actor):
             return
         self.log.info("run_attached", job=active.row.name, job_id=active.row.job_id, attempt=active.row.tries)
         self._watch_shim(active, shim)
-
-    # What runs write, for the quota.
-
-    def _look_at_written(self) -> None:
-        """Look at the output of runs that go on, in a thread, and again after a pause."""
-        going_on = {active.row.run_id: active.attempt for active in self._active.values() if active.shim is not None}
-
-        def look() -> None:
-            began = time.monotonic()
-            written = {run_id: attempt.written_bytes() for run_id, attempt in going_on.items()}
-            pause = max(_LOOK_SECONDS, (time.monotonic() - began) / _LOOK_SHARE)
-            self.post(lambda: self._note_written(written, pause))
-
-        self.in_thread(look)
-
-    def _note_written(self, written: dict[str, int], pause: float) -> None:
-        for run_id, count in written.items():
-            self._usage.written(run_id, count)
-        self.after(pause, self._look_at_written)
 
 
 def _raise(error: BaseException) -> None:

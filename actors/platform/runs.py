@@ -16,11 +16,11 @@ from protocol.availability import Availability
 from protocol.errors import RefusedError
 from protocol.ledger import PAGE_ROWS, Ledger, Pipeline, Result, Run, pages, row_where, tuples
 from protocol.spool import DIRECTORY_MODE, Spool, sync_directory
-from protocol.states import RunState, advance
+from protocol.states import RUN_UNDER_WAY, RunState, advance
 
 _NAMESPACE = uuid.UUID("7a3b1f64-9f57-4d2e-8a52-2f2f1f0f6a11")
 _SYNCS_AT_ONCE = 8
-_UNFINISHED = (RunState.CREATED, RunState.PENDING, RunState.RUNNING)
+_BEFORE_A_TRY = {"error": "", "exit_code": None, "last_output": "", "started_ns": None, "ended_ns": None}
 
 
 class Runs:
@@ -121,6 +121,44 @@ class Runs:
             )
         run.state = following
 
+    def run_again(self, job_ids: Sequence[str]) -> tuple[list[Run], list[str]]:
+        """Commit that runs that failed wait for their turn again; one that does already stays as it is.
+
+        Returns:
+            The runs that wait now; and why others do not, a sentence each.
+        """
+        queued: list[Run] = []
+        refusals: list[str] = []
+        with self._commit():
+            for job_id in job_ids:
+                run = self.of_job(job_id)
+                if run is None:
+                    refusals.append("the platform does not know the job any more: have the study sent again")
+                elif run.keeps_input and run.state in RUN_UNDER_WAY:
+                    continue
+                elif run.state != RunState.FAILED:
+                    refusals.append(f"the run is {run.state}: only a Failed one can be run again")
+                elif not (run.keeps_input and self.payload(run.payload_id).exists()):
+                    refusals.append("the run's input is not kept any more: have the study sent again")
+                else:
+                    self.move(run, RunState.PENDING, **_BEFORE_A_TRY)
+                    queued.append(run)
+        return queued, refusals
+
+    def give_up_inputs(self, ended_before_ns: int, most: int) -> list[str]:
+        """Commit that runs that failed cannot be run again; returns their payloads, which may be removed then.
+
+        Args:
+            ended_before_ns: only those that ended before this, in ns of the wall clock; the oldest first.
+            most: how many.
+        """
+        query = Run.select(Run.run_id, Run.payload_id).where(Run.keeps_input & (Run.ended_ns < ended_before_ns))
+        found = list(tuples(query.order_by(Run.ended_ns).limit(most)))
+        if found:
+            with self._commit():
+                Run.update(keeps_input=False).where(Run.run_id.in_([run_id for run_id, _ in found])).execute()
+        return [payload_id for _, payload_id in found]
+
     def forget_result(self, run_id: str) -> None:
         """What a run has left is deleted."""
         with self._commit():
@@ -132,7 +170,7 @@ class Runs:
         return messages.RunCreated(
             run_id=run.run_id,
             payload_id=run.payload_id,
-            payload_directory=str(self.home(run.payload_id) / "payload"),
+            payload_directory=str(self.payload(run.payload_id)),
             metadata=run.metadata,
             state=RunState(run.state),
         )
@@ -140,6 +178,10 @@ class Runs:
     def home(self, payload_id: str) -> Path:
         """The directory of a run."""
         return self._spool.platform / payload_id
+
+    def payload(self, payload_id: str) -> Path:
+        """Where the files are that a run reads."""
+        return self.home(payload_id) / "payload"
 
     def attempt(self, run: Run) -> Attempt:
         """The latest try of a run."""
@@ -154,17 +196,19 @@ class Runs:
         )
 
     def remove_leftovers(self) -> None:
-        """Remove payloads of runs that were over when the last process was killed before it had removed them.
+        """Remove payloads that no run can need any more, when the last process was killed before it had removed them.
 
         A payload without a row stays: it may come on record, or the ledger was lost. The guardian sees to those.
         """
         names = os.listdir(self._spool.platform)
         for start in range(0, len(names), PAGE_ROWS):
             query = Run.select(Run.payload_id).where(
-                Run.payload_id.in_(names[start : start + PAGE_ROWS]) & Run.state.not_in(_UNFINISHED)
+                Run.payload_id.in_(names[start : start + PAGE_ROWS])
+                & Run.state.not_in(RUN_UNDER_WAY)
+                & ~Run.keeps_input
             )
             for (payload_id,) in tuples(query):
-                payload = self.home(payload_id) / "payload"
+                payload = self.payload(payload_id)
                 if payload.exists():
                     remove_tree(payload)
 

@@ -45,8 +45,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         if self.state is RunState.PENDING:
             return {"error": self.error, "started_ns": None}
         told = {"exit_code": self.exit_code, "error": self.error, "last_output": self.last_output}
-        times = {"ended_ns": self.ended_ns, "kept_bytes": self.kept_bytes}
-        return {**told, **times} if self.started_ns is None else {**told, **times, "started_ns": self.started_ns}
+        kept = {"kept_bytes": self.kept_bytes, "keeps_input": self.state is RunState.FAILED}
+        times = {"ended_ns": self.ended_ns, **({} if self.started_ns is None else {"started_ns": self.started_ns})}
+        return {**told, **kept, **times}
 
 
 def conclude(attempt: Attempt, refused: str, lost: int) -> Verdict:
@@ -82,7 +83,7 @@ def conclude(attempt: Attempt, refused: str, lost: int) -> Verdict:
         if verdict.state is RunState.PENDING:
             attempt.give_up()
         else:
-            attempt.clean()
+            attempt.clean(keep_payload=verdict.state is RunState.FAILED)
             killpoints.reach("platform.cleaned")
     except OSError as error:
         _raise_if_it_may_pass(error)

@@ -16,7 +16,7 @@ from protocol.config import settings
 from protocol.ledger import PAGE_ROWS, Job, Submission, pages, tuples
 from protocol.platforms.base import Sought
 from protocol.priority import queue_rank
-from protocol.states import STEP_BACK, JobState, advance
+from protocol.states import STEP_BACK, JobState, RunState, advance
 
 _STEPS_KEPT = 200
 _ERROR_LENGTH = 1000
@@ -194,11 +194,16 @@ def untaken(since_ns: int) -> Iterator[list[str]]:
 
 def faulted(command: messages.RetryJobs | messages.DiscardJobs) -> Iterator[list[Progress]]:
     """The faulted jobs that a command means, in pages."""
-    query = (
-        Submission.select(Submission)
-        .join(Job, on=(Job.job_id == Submission.job_id))
-        .where(Submission.state == JobState.FAULTED)
-    )
+    yield from _meant(command, Submission.state == JobState.FAULTED)
+
+
+def failed(command: messages.RetryJobs) -> Iterator[list[Progress]]:
+    """The jobs that a command means and that were submitted, and failed on the platform, in pages."""
+    yield from _meant(command, Submission.platform_state == RunState.FAILED)
+
+
+def _meant(command: messages.RetryJobs | messages.DiscardJobs, state: Any) -> Iterator[list[Progress]]:
+    query = Submission.select(Submission).join(Job, on=(Job.job_id == Submission.job_id)).where(state)
     if command.job_ids:
         query = query.where(Submission.job_id.in_(command.job_ids))
     if command.ae_title:

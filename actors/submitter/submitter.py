@@ -20,6 +20,7 @@ from actors.submitter.failure import Failure, failure_of
 from actors.submitter.forgetting import forgetting
 from actors.submitter.progress import Progress, begin_next, faulted, untaken, with_jobs
 from actors.submitter.requests import Requests
+from actors.submitter.reruns import Reruns
 from actors.submitter.scheduler import Scheduler
 from actors.submitter.steps import UNDER_WAY, Columns, Surroundings, Task
 from protocol import killpoints, messages
@@ -83,6 +84,8 @@ class Submitter(Actor):
         self._pool = ThreadPoolExecutor(PLACES, thread_name_prefix="step")
         self._requests = Requests(self._platform, self.log)
         self._caretaker = Caretaker(self, self._platform, self._ledger, self._availability, self._take_up)
+        follow = self._caretaker.follow
+        self._reruns = Reruns(self, self._platform, self._ledger, self._availability, follow)
         for page in pages(Submission.select().where(Submission.state.in_(_UNFINISHED)), Submission.job_id):
             for progress in with_jobs(page):
                 self._enqueue(progress)
@@ -112,6 +115,7 @@ class Submitter(Actor):
         self._platform.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._requests.stop()
+        self._reruns.stop()
         self._caretaker.stop()
         self._ledger.close()
 
@@ -138,9 +142,11 @@ class Submitter(Actor):
         """Give up the job of an inference request that was refused."""
         return self._requests.cancel(command)
 
-    def handle_retry_jobs(self, command: messages.RetryJobs) -> messages.Message:
-        """Submit faulted jobs again, with all their tries before them."""
+    def handle_retry_jobs(self, command: messages.RetryJobs) -> "messages.Message | Future[messages.Message]":
+        """Submit faulted jobs again, with all their tries before them, or have failed ones run again."""
         try:
+            if command.failed:
+                return self._reruns.take(command)
             return messages.Done(affected=sum(self._take_up(page) for page in faulted(command)))
         except LEDGER_AWAY as error:
             return self._refuse(error)

@@ -216,7 +216,8 @@ class Run(Row):
     """A job on the embedded platform. `priority` is lower, normal, higher or immediate.
 
     `kept_bytes` is what stays in the spool of a run that is over: its output and its log. `exports` are its pipeline's
-    when the run was made, in case that the pipeline is deleted before the run ends.
+    when the run was made, in case that the pipeline is deleted before the run ends. `keeps_input`: it failed, and its
+    payload is kept, so that it can be run again; and so on until it is over.
     """
 
     run_id = pw.TextField(primary_key=True)
@@ -233,6 +234,7 @@ class Run(Row):
     error = pw.TextField(default="")
     last_output = pw.TextField(default="")
     kept_bytes = pw.BigIntegerField(default=0)
+    keeps_input = pw.BooleanField(default=False, index=True)
     created_ns = pw.BigIntegerField()
     started_ns = pw.BigIntegerField(null=True)
     ended_ns = pw.BigIntegerField(null=True)

@@ -118,6 +118,9 @@ class Platform(ABC):
     unfinished_states: ClassVar[tuple[str, ...]]
     """Words for the states of started jobs that are not final; the first one is a job's that was just started."""
 
+    runs_again: ClassVar[bool] = False
+    """Whether it can run a job that failed there once more, with what it has of it."""
+
     @abstractmethod
     def find(self, sought: Sought) -> PlatformJob | None:
         """Look a job up by our UUID; None when the platform answers that it has none."""
@@ -147,6 +150,17 @@ class Platform(ABC):
     @abstractmethod
     def cancel(self, sought: Sought) -> None:
         """Let the platform give a job up, if it has it and it is not over."""
+
+    def run_again(self, job_ids: Sequence[str]) -> int:
+        """Run jobs again that failed there; returns how many. May be repeated. Only where `runs_again` is true.
+
+        Args:
+            job_ids: our UUIDs, at most a page.
+
+        Raises:
+            RefusedError: none of them can be.
+        """
+        raise NotImplementedError(job_ids)
 
     @abstractmethod
     def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:

@@ -25,7 +25,7 @@ from protocol.platforms.base import (
     StepInterruptedError,
 )
 from protocol.spool import DIRECTORY_MODE, FILE_MODE, sync_directory
-from protocol.states import RunState, is_final
+from protocol.states import RUN_UNDER_WAY, RunState
 
 # One question waits so long; the same command is then repeated, since an answer may be lost with a platform actor
 # that is restarted, until patience ends. So a restart costs a pause and no try.
@@ -47,6 +47,7 @@ class EmbeddedPlatform(Platform):
     """
 
     unfinished_states = (RunState.PENDING.value, RunState.RUNNING.value, RunState.CREATED.value)
+    runs_again = True
 
     def __init__(self, bus: Bus, stopping: threading.Event, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._bus = bus
@@ -119,13 +120,18 @@ class EmbeddedPlatform(Platform):
         if job is not None:
             self._ask(messages.CancelRun(run_id=job.platform_job_id))
 
+    def run_again(self, job_ids: Sequence[str]) -> int:
+        """Queue failed jobs whose input is kept."""
+        answer = self._ask(messages.RunAgain(job_ids=tuple(job_ids)))
+        return answer.affected if isinstance(answer, messages.Done) else 0
+
     def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:
         """Read the platform's rows; no command is needed for this."""
         found: dict[str, PlatformState] = {}
         for first in range(0, len(jobs), PAGE_ROWS):
             page = [job.job_id for job in jobs[first : first + PAGE_ROWS]]
             for job_id, state in tuples(Run.select(Run.job_id, Run.state).where(Run.job_id.in_(page))):
-                found[job_id] = PlatformState(name=state, final=is_final(RunState(state)))
+                found[job_id] = PlatformState(name=state, final=state not in RUN_UNDER_WAY)
         return found
 
     def download(self, payload_id: str, name: str, target: BinaryIO) -> None:

@@ -29,8 +29,8 @@ _SAMPLE = (
     ("guardian.files-deleted", "kill"),
 )
 
-# Inference requests and exports have matrices of their own: no sender brings anything to these.
-_OTHERS = ("retriever.", "exporter.", "platform.results-")
+# Inference requests, exports and reruns have matrices of their own: no sender brings anything to these.
+_OTHERS = ("retriever.", "exporter.", "platform.results-", "platform.rerun-", "submitter.rerun-")
 _POINTS = tuple(point for point in POINTS if not point.startswith(_OTHERS) and "request" not in point)
 
 

@@ -51,9 +51,10 @@ SOURCES = 1000
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A ledger of version 1, with rows, closed."""
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ledger of version 1, with rows, closed. Its tables are those of today; the steps are each test's own."""
     file = tmp_path / "ledger.db"
+    with_step(monkeypatch)
     ledger = Ledger(f"sqlite:///{file}")
     with ledger.transaction():
         rows = [{"ae_title": f"AE{n:06d}", "host_ip": "10.0.0.1", "created_ns": n} for n in range(SOURCES)]

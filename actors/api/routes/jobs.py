@@ -1,4 +1,4 @@
-"""`/api/jobs`: jobs on their way to the platform, and a person's decisions on those that faulted."""
+"""`/api/jobs`: jobs on their way to the platform, and a person's decisions on those that faulted or failed."""
 
 from typing import Annotated, Any
 
@@ -11,7 +11,9 @@ from actors.api.routes.common import Limit, Offset, OnlyKnownQuery, TheGateway
 from protocol.ledger import PAGE_ROWS
 
 _FILTER: dict[str, Any] = {"aeTitle": "COVIDAET", "since": "2024-01-31T00:00:00Z"}
-_Filtered = body(_FILTER, about="aeTitle, pipelineId, since, until (times of creation); {} means all that faulted.")
+_ABOUT = "aeTitle, pipelineId, since, until (times of creation); {} means all that faulted."
+_Filtered = body(_FILTER, about=_ABOUT)
+_Retried = body(_FILTER, about=f"{_ABOUT} With platformState Failed: jobs that failed on the platform instead.")
 
 
 class JobController(Controller):
@@ -49,9 +51,9 @@ class JobController(Controller):
         """One job, with its steps and its run on the embedded platform."""
         return gateway.jobs.one(job_id)
 
-    @post("/retry", status_code=200, sync_to_thread=True, operation_class=_Filtered)
+    @post("/retry", status_code=200, sync_to_thread=True, operation_class=_Retried)
     def retry_many(self, gateway: TheGateway, body: RawBody) -> Affected:
-        """Submit faulted jobs again."""
+        """Submit faulted jobs again; with `platformState` Failed, have those that failed on the platform run again."""
         return Affected(affected=gateway.jobs.retry_all(body))
 
     @post("/discard", status_code=200, sync_to_thread=True, operation_class=_Filtered)
@@ -61,7 +63,7 @@ class JobController(Controller):
 
     @post("/{job_id:str}/retry", status_code=200, sync_to_thread=True)
     def retry_one(self, gateway: TheGateway, job_id: FromPath[str]) -> Affected:
-        """Submit a faulted job again; 409 when it did not fault."""
+        """Submit a faulted job again, or have a failed one run again; 409 when it is neither, or cannot be."""
         return Affected(affected=gateway.jobs.retry(job_id))
 
     @post("/{job_id:str}/discard", status_code=200, sync_to_thread=True)

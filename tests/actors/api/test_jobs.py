@@ -160,6 +160,8 @@ def test_decide_on_one(rest: httpx.Client, owners: Owners) -> None:
     assert rest.post("/api/jobs/j-fault/discard").status_code == 200
     expected = [messages.RetryJobs(job_ids=("j-fault",)), messages.DiscardJobs(job_ids=("j-fault",))]
     assert owners.take() == expected
+    assert rest.post("/api/jobs/j-done/retry").json() == {"affected": 1}  # its pipeline failed
+    assert owners.take() == [messages.RetryJobs(job_ids=("j-done",), failed=True)]
     owners.answer = lambda _: messages.Done(affected=0)
     answer = rest.post("/api/jobs/j-done/retry")
     assert (answer.status_code, "Completed" in answer.json()["detail"]) == (409, True)
@@ -178,9 +180,11 @@ def test_decide_on_many(rest: httpx.Client, owners: Owners) -> None:
     owners.answer = lambda _: messages.Done(affected=7)
     filtered = {"AETITLE": "A", "pipelineId": "p", "since": "2023-11-14T23:13:20+01:00", "until": "2023-11-14T22:13:21"}
     assert rest.post("/api/jobs/retry", json=filtered).json() == {"affected": 7}
+    assert rest.post("/api/jobs/retry", json={"platformState": "failed"}).json() == {"affected": 7}
     assert rest.post("/api/jobs/discard", json={}).json() == {"affected": 7}
     assert owners.take() == [
         messages.RetryJobs(ae_title="A", pipeline_id="p", since_ns=START, until_ns=START + SECOND),
+        messages.RetryJobs(failed=True),
         messages.DiscardJobs(),
     ]
 

@@ -64,11 +64,12 @@ def test_every_reason_has_its_sum(running: Surroundings, ledger: Ledger) -> None
                 (JobState.FAULTED, None),
                 (JobState.COMPLETED, RunState.RUNNING),
                 (JobState.COMPLETED, RunState.SUCCEEDED),
+                (JobState.COMPLETED, RunState.FAILED),
             ]
         ):
             rows.submission(f"request-{number}", job)
             if run is not None:
-                rows.run(f"request-{number}", run)
+                rows.run(f"request-{number}", run, keeps_input=run == RunState.FAILED)
             rows.retrieval(f"request-{number}", size=10 + number)
 
     wanted = {
@@ -83,6 +84,7 @@ def test_every_reason_has_its_sum(running: Surroundings, ledger: Ledger) -> None
         ("(inference requests)", "waiting for its retrieval"): (1, 10),
         ("(inference requests)", "faulted"): (1, 11),
         ("(inference requests)", "waiting for its pipeline"): (1, 12),
+        ("(inference requests)", "its pipeline failed"): (1, 14),
     }
     wait_until(lambda: held(running.rest) == wanted, "sums that are not of the test before")
     sizes = [one["bytes"] for one in running.rest.get("/api/storage").json()["holders"]]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from actors.guardian.reclaim import Freed, Reclaimer, remove_empty_shards
-from protocol.ledger import Group, Instance, Reclaim, SealedShard
-from protocol.states import GroupState, InstanceState, JobState, RunState
+from protocol.ledger import Group, Instance, Reclaim, Run, SealedShard
+from protocol.states import RUN_UNDER_WAY, GroupState, InstanceState, JobState, RunState
 from tests.actors.guardian.house import House
 
 
@@ -31,8 +31,16 @@ def test_what_one_job_may_still_need_is_kept(house: House, state: JobState | Non
 def test_what_a_run_may_still_read_is_kept(house: House, state: RunState) -> None:
     identifier = house.store(house.group(JobState.COMPLETED, run=state))
     house.reclaim()
-    over = state in (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELED)
-    assert house.holds(identifier) is not over
+    assert house.holds(identifier) is (state in RUN_UNDER_WAY)
+
+
+def test_what_a_run_may_read_again_is_kept(house: House) -> None:
+    identifier = house.store(house.group(JobState.COMPLETED, run=RunState.FAILED))
+    Run.update(keeps_input=True).execute()
+    assert house.reclaim() == Freed()
+    Run.update(keeps_input=False).execute()
+    assert house.reclaim() == Freed(groups=1, files=1, bytes=100)
+    assert not house.holds(identifier)
 
 
 def test_a_group_that_closed_just_now_is_kept_for_comparison_with_repeats(house: House) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from actors.guardian.usage import Usage
 from protocol.board import Board
-from protocol.ledger import InferenceRequest, Submission
+from protocol.ledger import InferenceRequest, Run, Submission
 from protocol.spool import ShardWriter, new_association_id
 from protocol.states import JobState, RequestState, RunState
 from tests.actors.guardian.house import SIZE, House
@@ -76,6 +76,15 @@ def test_files_stay_as_long_as_they_are_needed(
     assert home.exists() is not goes
     assert (freed.files, freed.bytes) == ((2, 2 * SIZE) if goes else (0, 0))
     assert house.reclaim().files == 0
+
+
+def test_files_stay_while_they_may_be_read_again(house: House) -> None:
+    home = request(house, "job", RequestState.COMPLETED, JobState.COMPLETED)
+    house.run("job", RunState.FAILED)
+    Run.update(keeps_input=True).execute()
+    assert (house.reclaim().files, home.exists()) == (0, True)
+    Run.update(keeps_input=False).execute()
+    assert (house.reclaim().files, home.exists()) == (2, False)
 
 
 def test_what_belongs_to_no_request_is_an_orphan_when_it_is_old(house: House) -> None:

@@ -1,0 +1,193 @@
+"""A run that failed keeps its input, is run again when a person says so, and gives its input up in the end."""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.platform import freeing
+from actors.platform.freeing import Freeing
+from actors.platform.runs import Runs
+from protocol import messages
+from protocol.availability import Availability
+from protocol.board import Intake
+from protocol.errors import RefusedError
+from protocol.ledger import Ledger, Pipeline, Result, Run
+from protocol.logs import EventLogger
+from protocol.spool import Spool
+from protocol.states import RunState
+from tests.actors.launcher import wait_until
+from tests.actors.platform.world import World
+
+WEEK_NS = 7 * 24 * 3600 * 10**9
+# Fails, unless the file beside the pipeline's directory is there; tells what it read and whether it begins afresh.
+UNLESS_MENDED = 'test -z "$(ls -A $OUTPUT_DIR)" && find $INPUT_DIR -type f | wc -l | tee $OUTPUT_DIR/seen && test -e {}'
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with World(tmp_path) as world:
+        yield world
+
+
+def failed(world: World, mended: Path, files: int = 3) -> str:
+    job_id = world.start_run(world.shell(UNLESS_MENDED.format(mended)), files=files)
+    assert world.wait_run(job_id).state == RunState.FAILED
+    return job_id
+
+
+def again(world: World, *job_ids: str) -> messages.Message:
+    return world.ask_platform(messages.RunAgain(job_ids=job_ids))
+
+
+def test_it_is_run_again_with_the_same_input(world: World, tmp_path: Path) -> None:
+    world.launcher.start("platform")
+    job_id = failed(world, tmp_path / "mended")
+    assert world.run(job_id).keeps_input
+    assert len([path for path in (world.home(job_id) / "payload").rglob("*") if path.is_file()]) == 3
+    assert again(world, job_id) == messages.Done(affected=1)
+    assert world.wait_run(job_id).state == RunState.FAILED  # nobody has mended anything
+
+    (tmp_path / "mended").touch()
+    assert again(world, job_id) == messages.Done(affected=1)
+    run = world.wait_run(job_id, RunState.SUCCEEDED)
+    assert (run.tries, run.error, run.exit_code, run.keeps_input) == (3, "", 0, False)
+    assert (world.output(job_id) / "seen").read_text().strip() == "3"
+    assert Result.get(Result.job_id == job_id).files == ["seen"]
+    assert not (world.home(job_id) / "payload").exists()
+    assert [path.name for path in (world.home(job_id) / "runs").iterdir()] == ["3"]  # what former tries left is gone
+
+
+def test_what_cannot_be_run_again(world: World, tmp_path: Path) -> None:
+    """What succeeded, what is not known, what lost its input; and these keep no other from it."""
+    world.launcher.start("platform")
+    succeeded = world.start_run(world.shell("true"))
+    world.wait_run(succeeded, RunState.SUCCEEDED)
+    lost, good = failed(world, tmp_path / "mended"), failed(world, tmp_path / "mended")
+    (world.home(lost) / "payload").rename(tmp_path / "away")
+    for job_id, words in ((succeeded, "is Succeeded"), (str(uuid.uuid4()), "not know"), (lost, "not kept any more")):
+        with pytest.raises(RefusedError, match=words):
+            again(world, job_id)
+    (tmp_path / "mended").touch()
+    assert again(world, succeeded, good, lost) == messages.Done(affected=1)
+    world.wait_run(good, RunState.SUCCEEDED)
+    assert [world.run(job_id).state for job_id in (succeeded, lost)] == [RunState.SUCCEEDED, RunState.FAILED]
+
+
+def test_asked_twice_it_runs_once(world: World, tmp_path: Path) -> None:
+    """As when the first answer was lost."""
+    world.launcher.start("platform")
+    go = tmp_path / "go"
+    first = f"test -e {go}.first || {{ touch {go}.first; exit 1; }}"
+    job_id = world.start_run(world.shell(f"{first}; touch {go}.began; cat {go}"))
+    world.wait_run(job_id, RunState.FAILED)
+    os.mkfifo(go)
+    assert again(world, job_id) == messages.Done(affected=1)
+    wait_until(lambda: Path(f"{go}.began").exists(), "the second try")
+    assert again(world, job_id) == messages.Done(affected=1)
+    go.write_text("on\n")
+    assert world.wait_run(job_id, RunState.SUCCEEDED).tries == 2
+
+
+def test_one_that_waits_again_can_be_canceled(world: World, tmp_path: Path) -> None:
+    with World(tmp_path / "one", "DicomAdapter.services.platform.concurrentRuns=1") as one:
+        one.launcher.start("platform")
+        job_id = failed(one, tmp_path / "mended")
+        holding = one.start_run(one.shell("touch $OUTPUT_DIR/begun; exec sleep 60"))
+        one.wait_begun(holding)
+        assert again(one, job_id) == messages.Done(affected=1)
+        assert one.ask_platform(messages.CancelRun(run_id=one.run(job_id).run_id)) == messages.Done(affected=1)
+        run = one.run(job_id)
+        assert (run.state, run.keeps_input, run.kept_bytes) == (RunState.CANCELED, False, 0)
+        with pytest.raises(RefusedError, match="is Canceled"):
+            again(one, job_id)
+        one.ask_platform(messages.CancelRun(run_id=one.run(holding).run_id))
+        one.wait_run(holding, RunState.CANCELED)
+
+
+def test_a_pipeline_that_was_deleted(world: World, tmp_path: Path) -> None:
+    """Registered again under the same ID, it has what failed meanwhile."""
+    world.launcher.start("platform")
+    (tmp_path / "mended").touch()
+    pipeline_id = world.shell(UNLESS_MENDED.format(tmp_path / "mended"))
+    row = Pipeline.get(Pipeline.pipeline_id == pipeline_id)
+    job_id = world.create_run(pipeline_id)
+    Pipeline.delete().where(Pipeline.pipeline_id == pipeline_id).execute()
+    world.ask_platform(messages.StartRun(run_id=world.run(job_id).run_id))
+    assert "create pipeline --id" in world.wait_run(job_id, RunState.FAILED).error
+    row.save(force_insert=True)
+    assert again(world, job_id) == messages.Done(affected=1)
+    world.wait_run(job_id, RunState.SUCCEEDED)
+
+
+def test_what_was_killed_keeps_the_input(world: World, tmp_path: Path) -> None:
+    """The platform is killed between two tries; its successor has the run, and removes no payload of it."""
+    platform = world.launcher.start("platform")
+    job_id, given_up = failed(world, tmp_path / "mended"), failed(world, tmp_path / "mended")
+    platform.kill()
+    Run.update(keeps_input=False).where(Run.job_id == given_up).execute()
+    world.launcher.start("platform")
+    wait_until(lambda: not (world.home(given_up) / "payload").exists(), "the payload that a kill had left goes")
+    (tmp_path / "mended").touch()
+    with pytest.raises(RefusedError, match="not kept any more"):
+        again(world, given_up)
+    assert again(world, job_id) == messages.Done(affected=1)
+    world.wait_run(job_id, RunState.SUCCEEDED)
+
+
+class Loop:
+    """What of an actor frees: its board, and work that is done at once."""
+
+    draining = False
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.log = EventLogger("adapter.platform")
+        self.board = self
+        self.intake = Intake.OPEN
+        self.look = lambda: None
+
+    def every(self, _: float, look: object) -> None:
+        self.look = look  # type: ignore[assignment]
+
+    def in_thread(self, work: object) -> None:
+        work()  # type: ignore[operator]
+
+    post = surely = in_thread
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield ledger
+    ledger.close()
+
+
+def test_inputs_are_given_up(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a week; or the oldest, some at a time, when there is no room. What is being run again keeps its input."""
+    spool = Spool(tmp_path / "spool")
+    spool.create()
+    monkeypatch.setattr(freeing, "_INPUTS_AT_ONCE", 2)
+    now = time.time_ns()
+    states = {"old": (RunState.FAILED, now - WEEK_NS - 10**9), "again": (RunState.PENDING, None)}
+    states |= {f"new{n}": (RunState.FAILED, now - (9 - n) * 10**9) for n in range(4)}
+    for name, (state, ended_ns) in states.items():
+        columns = {"job_id": name, "payload_id": name, "name": "n", "pipeline_id": "p", "priority": "normal"}
+        Run.create(run_id=name, state=state, keeps_input=True, created_ns=now, ended_ns=ended_ns, **columns)
+        (spool.platform / name / "payload").mkdir(parents=True)
+    availability = Availability(ledger, EventLogger("adapter.platform"))
+    loop = Loop(ledger)
+    Freeing(loop, Runs(ledger, availability, spool), lambda _: None, availability)  # type: ignore[arg-type]
+
+    def kept() -> set[str]:
+        loop.look()
+        rows = {run.run_id for run in Run.select().where(Run.keeps_input)}
+        assert {path.parent.name for path in spool.platform.glob("*/payload")} == rows
+        return rows
+
+    assert kept() == kept() == set(states) - {"old"}
+    loop.intake = Intake.PAUSED
+    assert kept() == {"again", "new2", "new3"}
+    assert kept() == kept() == {"again"}
