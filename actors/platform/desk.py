@@ -106,9 +106,9 @@ class Desk:
             if run is None:
                 if not _is_registered(command.pipeline_id):
                     raise RefusedError(
-                        f"the pipeline {command.pipeline_id} is not registered with the embedded platform: register one "
-                        f"of this ID (dicom-adapter create pipeline --id {command.pipeline_id}) and retry the job; or "
-                        "correct the AE title's settings, or the request, discard the job, and send its study again"
+                        f"the pipeline {command.pipeline_id} is not registered with the embedded platform: register it "
+                        f"(dicom-adapter create pipeline --id {command.pipeline_id}) and retry the job; or correct the "
+                        "AE title's settings, or the request, discard the job, and send its study again"
                     )
                 if no_room is not None:
                     return no_room

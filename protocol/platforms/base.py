@@ -104,6 +104,10 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
     final: bool
 
 
+GONE = PlatformState(name="Unknown", final=True)
+"""Of a job that the platform does not know any more."""
+
+
 class Platform(ABC):
     """A platform that runs jobs.
 

@@ -16,6 +16,7 @@ from protocol.channels import PLATFORM_COMMANDS
 from protocol.errors import RefusedError, StorageError, UnavailableError
 from protocol.ledger import PAGE_ROWS, Result, Run, tuples
 from protocol.platforms.base import (
+    GONE,
     JobRequest,
     PayloadFile,
     Platform,
@@ -127,7 +128,7 @@ class EmbeddedPlatform(Platform):
 
     def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:
         """Read the platform's rows; no command is needed for this."""
-        found: dict[str, PlatformState] = {}
+        found = {job.job_id: GONE for job in jobs}
         for first in range(0, len(jobs), PAGE_ROWS):
             page = [job.job_id for job in jobs[first : first + PAGE_ROWS]]
             for job_id, state in tuples(Run.select(Run.job_id, Run.state).where(Run.job_id.in_(page))):
