@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from protocol import messages
-from protocol.errors import ConfigurationError
+from protocol.errors import ConfigurationError, RefusedError
 from protocol.killpoints import KILL_DIRECTORY
-from protocol.ledger import Instance
+from protocol.ledger import Instance, Submission
 from protocol.platforms.clara.generated import jobs_pb2
 from protocol.states import JobState
 from tests.actors.launcher import Launcher, wait_until
@@ -90,6 +90,23 @@ def test_a_job_arrives_as_decided(clara: ClaraServer, make_world: Callable[..., 
     assert not clara.faults.count("Jobs/List"), "nothing is looked for that was never in doubt"
     wait_until(lambda: world.submission(job_id).platform_state == "Succeeded", "the platform's state")
     assert "PAT-1" not in submitter.log_text()
+
+
+def test_what_failed_there_cannot_be_run_again(clara: ClaraServer, make_world: Callable[..., World]) -> None:
+    """It says so, and stays as it is."""
+    world = make_world()
+    world.launcher.start("submitter")
+    job_id = world.job(world.group(1), clara.store.add_pipeline("covid"))
+    world.tell_jobs(job_id)
+    world.wait_submission(job_id, JobState.COMPLETED)
+    wait_until(lambda: world.submission(job_id).platform_state == "Succeeded", "the platform's state")
+    Submission.update(platform_state="Failed").where(Submission.job_id == job_id).execute()
+    calls = clara.faults.calls.copy()
+    with pytest.raises(RefusedError, match="have the study sent again"):
+        world.ask_submitter(messages.RetryJobs(job_ids=(job_id,), failed=True))
+    assert world.ask_submitter(messages.RetryJobs(job_ids=(job_id,))) == messages.Done()  # it did not fault
+    assert world.submission(job_id).platform_state == "Failed"
+    assert clara.faults.calls == calls
 
 
 def test_a_step_is_tried_again_as_configured_and_those_before_it_are_not(

@@ -13,7 +13,7 @@ import pytest
 
 from protocol import messages
 from protocol.clock import NANOSECONDS
-from protocol.ledger import Instance, Submission
+from protocol.ledger import Instance, Run, Submission
 from protocol.spool import walk_files
 from protocol.states import JobState, RunState
 from tests.actors.launcher import wait_until
@@ -131,6 +131,32 @@ def test_an_unknown_pipeline_faults_the_job_at_once_and_it_can_be_retried(world:
     assert world.ask_submitter(messages.RetryJobs(pipeline_id="no-such", ae_title="AE")) == messages.Done(affected=1)
     world.wait_run(lost, RunState.SUCCEEDED)
     assert world.submission(kept).state == JobState.FAULTED
+
+
+def test_failed_jobs_are_run_again_by_any_of_their_properties(world: World, tmp_path: Path) -> None:
+    """What faulted is not among them; one that the platform does not know any more is said to be so."""
+    world.launcher.start("platform")
+    submitter = world.launcher.start("submitter")
+    pipelines = [world.shell(f"test -e {tmp_path}/mended") for _ in range(2)]
+    one, two, gone = (world.job(world.group(), pipeline) for pipeline in (*pipelines, pipelines[0]))
+    faulted = world.job(world.group(), "no-such")
+    world.tell_jobs(one, two, gone, faulted)
+    world.wait_submission(faulted, JobState.FAULTED)
+    for job_id in (one, two, gone):
+        wait_until(lambda job_id=job_id: world.submission(job_id).platform_state == "Failed", "its failure")
+    Run.delete().where(Run.job_id == gone).execute()
+    (tmp_path / "mended").touch()
+
+    assert world.ask_submitter(messages.RetryJobs(failed=True, ae_title="OTHER")) == messages.Done()
+    assert world.ask_submitter(messages.RetryJobs(failed=True, pipeline_id=pipelines[1])) == messages.Done(affected=1)
+    world.wait_run(two, RunState.SUCCEEDED)
+    assert world.run(one).state == RunState.FAILED
+    assert world.ask_submitter(messages.RetryJobs(failed=True)) == messages.Done(affected=1)
+    world.wait_run(one, RunState.SUCCEEDED)
+    for job_id, state in ((one, "Succeeded"), (two, "Succeeded"), (gone, "Unknown")):
+        wait_until(lambda job_id=job_id, state=state: world.submission(job_id).platform_state == state, state)
+    assert world.submission(faulted).state == JobState.FAULTED
+    assert "rerun_broke" not in submitter.log_text()
 
 
 def test_faulted_jobs_are_chosen_by_any_of_their_properties(world: World) -> None:
