@@ -19,7 +19,7 @@ _HEADER_WORDS = 16
 _SIZE = 8 * (_HEADER_WORDS + _ROWS * _ROW_WORDS)
 
 # Header words.
-_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES, _RETRIEVED_BYTES, _AWAITED = range(7)
+_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES, _RETRIEVED_BYTES, _AWAITED, _SHORT = range(8)
 # Words of a row; the hosts follow.
 _PID, _ACTIVE, _STORED_BYTES, _ACCEPTING = 0, 1, 2, 3
 
@@ -60,8 +60,9 @@ class Board:
 
     # The disk: written by the guardian.
 
-    def set_storage(self, intake: Intake, free_bytes: int, reserved_bytes: int) -> None:
+    def set_storage(self, intake: Intake, free_bytes: int, reserved_bytes: int, *, is_short: bool = False) -> None:
         """Publish what the guardian found."""
+        self._words[_SHORT] = is_short
         self._words[_FREE_BYTES] = max(0, free_bytes)
         self._words[_RESERVED_BYTES] = max(0, reserved_bytes)
         self._words[_INTAKE] = intake
@@ -75,6 +76,11 @@ class Board:
     def intake_is_open(self) -> bool:
         """The same as a comparison of two numbers, for each object that comes."""
         return self._words[_INTAKE] == _OPEN
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there is so little room that what may be given up has to go, so that intake stays open."""
+        return bool(self._words[_SHORT])
 
     @property
     def free_bytes(self) -> int:

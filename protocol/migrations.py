@@ -29,7 +29,8 @@ later step changes."""
 
 
 def _let_runs_keep_their_input(database: Any) -> None:
-    """To version 2: runs that fail keep their input."""
+    """To version 2: runs that fail keep their input, and are queued again."""
+    database.execute_sql("ALTER TABLE run ADD COLUMN queued_ns BIGINT NOT NULL DEFAULT 0")
     database.execute_sql("ALTER TABLE run ADD COLUMN keeps_input BOOLEAN NOT NULL DEFAULT FALSE")
     database.execute_sql("CREATE INDEX run_keeps_input ON run (keeps_input)")
 

@@ -90,6 +90,9 @@ def test_a_pipeline_under_an_id_that_is_named_already(new_gateway: NewGateway, t
     assert made.stdout.split()[-1] == "8abf244aa7df4a5b"
     taken = gateway.cli("create", "pipeline", "-n", "y", "--id", "8abf244aa7df4a5b", "--", "true", check=False)
     assert "is taken already" in taken.stderr
+    for words in (("-n", "y", "--id", "X"), ("-n", "8ABF244AA7DF4A5B")):  # an ID that is a name, and the reverse
+        ambiguous = gateway.cli("create", "pipeline", *words, "--", "true", check=False)
+        assert "is taken already" in ambiguous.stderr
     gateway.cli("jobs", "retry", job["jobId"])
     wait_succeeded(gateway, job["jobId"])
 

@@ -34,6 +34,7 @@ _OF_PLATFORM = {
     "canceled": ("Stopped", "Canceled"),
     "evicted": ("Stopped", "Evicted"),
     "terminated": ("Stopped", "Terminated"),
+    "unknown": ("Stopped", "Faulted"),
 }
 
 

@@ -17,7 +17,7 @@ from protocol.clock import NANOSECONDS, iso
 from protocol.config.kinds import Kind, Refused, as_text
 from protocol.errors import NotFoundError, RefusedError
 from protocol.ledger import PAGE_ROWS, Job, Run, Submission
-from protocol.states import PLATFORM_STATES, JobState, RunState
+from protocol.states import PLATFORM_STATES, RUN_UNDER_WAY, JobState, RunState
 
 _FIRST_YEAR, _LAST_YEAR = 1971, 2261  # whose moments are positive and fit into 64 bits of nanoseconds
 
@@ -60,6 +60,7 @@ class RunDetail(Entity, frozen=True, kw_only=True):
     created: str
     started: str | None
     ended: str | None
+    keeps_input: Annotated[bool, Meta(description="It failed, and can be run again.")]
 
 
 class JobDetail(JobSummary, frozen=True, kw_only=True):
@@ -107,7 +108,7 @@ class Jobs:
         if ae_title:
             query = query.where(Job.ae_title == ae_title)
         if pipeline_id:
-            query = query.where(Job.pipeline_id == pipeline_id)
+            query = query.where(pw.fn.LOWER(Job.pipeline_id) == pipeline_id.lower())
         query = query.order_by(Job.created_ns.desc(), Job.job_id).limit(min(limit, PAGE_ROWS)).offset(offset)
         with self._book.use():
             return [_summary(row) for row in list(query)]
@@ -137,7 +138,10 @@ class Jobs:
         Raises:
             NotFoundError, RefusedError, UnavailableError: it is not known, did not fail, or nobody answers.
         """
-        failed = self.one(job_id).platform_state == RunState.FAILED
+        job = self.one(job_id)
+        if job.state == JobState.COMPLETED and job.platform_state in RUN_UNDER_WAY:
+            raise RefusedError(f"the job is on the platform, and {job.platform_state}: wait until it has ended")
+        failed = job.platform_state == RunState.FAILED
         return self._decide(job_id, messages.RetryJobs(job_ids=(job_id.lower(),), failed=failed))
 
     def discard(self, job_id: str) -> int:
@@ -211,6 +215,7 @@ def _run(run: Run) -> RunDetail:
         created=iso(run.created_ns),
         started=None if run.started_ns is None else iso(run.started_ns),
         ended=None if run.ended_ns is None else iso(run.ended_ns),
+        keeps_input=run.keeps_input,
     )
 
 

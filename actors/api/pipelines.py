@@ -113,13 +113,13 @@ class Pipelines(Registry[Pipeline]):
         return tuple(found.values())
 
     def taken(self, wanted: Pipeline, others: list[Any]) -> list[str]:
-        """IDs and names are unique."""
+        """IDs and names are unique, and none is both, since a pipeline is found by either."""
         problems = []
-        if any(row.pipeline_id == wanted.pipeline_id for row in others):
+        if any(wanted.pipeline_id in (row.pipeline_id, row.name.lower()) for row in others):
             problems.append(
                 f"pipelineId {wanted.pipeline_id!r} is taken already: leave it out, or replace that one by PUT"
             )
-        if any(row.name == wanted.name for row in others):
+        if any(wanted.name == row.name or wanted.name.lower() == row.pipeline_id for row in others):
             problems.append(f"name {wanted.name!r} is taken already: choose another, or replace that one by PUT")
         return problems
 

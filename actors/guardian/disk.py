@@ -66,16 +66,26 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             room: what was measured.
             paused: intake is paused now, so a margin above the limit is wanted.
         """
-        reserved = self.reserved_bytes(room)
-        usable = max(0, room.total_bytes - reserved)
-        margin = min(int(room.total_bytes * _MARGIN_SHARE), _MARGIN_BYTES, usable // 2) if paused else 0
-        if room.free_bytes < reserved + margin:
+        margin = self._margin_bytes(room) if paused else 0
+        if room.free_bytes < self.reserved_bytes(room) + margin:
             return Lack.BYTES
-        if room.total_inodes:
-            wanted = min(max(_SMALLEST_FREE_INODES, int(room.total_inodes * _INODES_SHARE)), room.total_inodes // 2)
-            if room.free_inodes < wanted:
-                return Lack.INODES
+        if room.free_inodes < _wanted_inodes(room):
+            return Lack.INODES
         return None
+
+    def is_short(self, room: Room) -> bool:
+        """Whether intake is about to be paused, or could not resume, for want of bytes or inodes."""
+        wanted = self.reserved_bytes(room) + 2 * self._margin_bytes(room)
+        return room.free_bytes < wanted or room.free_inodes < 2 * _wanted_inodes(room)
+
+    def _margin_bytes(self, room: Room) -> int:
+        usable = max(0, room.total_bytes - self.reserved_bytes(room))
+        return min(int(room.total_bytes * _MARGIN_SHARE), _MARGIN_BYTES, usable // 2)
+
+
+def _wanted_inodes(room: Room) -> int:
+    """Below this many free ones intake stops; 0 where they are not counted."""
+    return min(max(_SMALLEST_FREE_INODES, int(room.total_inodes * _INODES_SHARE)), room.total_inodes // 2)
 
 
 def measure(path: str, quota_bytes: int | None, used_bytes: int) -> Room:

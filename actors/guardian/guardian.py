@@ -112,17 +112,18 @@ class Guardian(Actor):
         try:
             room = measure(storage.temporary, storage.quota_bytes, self._usage.bytes)
         except OSError as error:
-            self._decide(Lack.ANSWER, _NO_ROOM, 0, reason=error.strerror)
+            self._decide(Lack.ANSWER, _NO_ROOM, 0, is_short=False, reason=error.strerror)
             return
         limits = Limits(watermark_percent=storage.watermark_percent, reserve_gb=storage.reserve_space_gb)
         lack = limits.lacks(room, paused=self._paused)
         if self._ledger_is_spent():
             lack = lack or Lack.LEDGER
-        self._decide(lack, room, limits.reserved_bytes(room))
+        self._decide(lack, room, limits.reserved_bytes(room), is_short=limits.is_short(room))
 
-    def _decide(self, lack: Lack | None, room: Room, reserved_bytes: int, **why: str | None) -> None:
+    def _decide(self, lack: Lack | None, room: Room, reserved_bytes: int, *, is_short: bool, **why: str | None) -> None:
         """Say on the board whether intake is open, and in the log, once, when that has changed."""
-        self.board.set_storage(Intake.PAUSED if lack else Intake.OPEN, room.free_bytes, reserved_bytes)
+        intake = Intake.PAUSED if lack else Intake.OPEN
+        self.board.set_storage(intake, room.free_bytes, reserved_bytes, is_short=is_short)
         told = {"free_bytes": room.free_bytes, "reserved_bytes": reserved_bytes, "free_inodes": room.free_inodes}
         if lack and not self._paused:
             self.log.warning("intake_paused", lacking=lack.words, **why, remedy=lack.remedy, **told)

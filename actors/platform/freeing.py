@@ -16,7 +16,6 @@ from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
 from protocol import killpoints
 from protocol.availability import LEDGER_AWAY, Availability
-from protocol.board import Intake
 from protocol.clock import NANOSECONDS
 from protocol.ledger import PAGE_ROWS, Delivery, ExportTask, Result, Run, tuples
 from protocol.states import DeliveryState, TaskState
@@ -24,10 +23,10 @@ from protocol.states import DeliveryState, TaskState
 if TYPE_CHECKING:
     from actors.platform.platform import Platform
 
-_LOOK_SECONDS = 30.0
+_LOOK_SECONDS, _SHORT_LOOK_SECONDS = 30.0, 2.0
 _KEPT_SECONDS = 24 * 3600.0
 _INPUT_KEPT_SECONDS = 7 * 24 * 3600.0
-_INPUTS_AT_ONCE = 20  # the oldest; when there is no room, one look after the other
+_INPUTS_AT_ONCE, _INPUTS_SHARE = 20, 20  # so many, or one in so many of those that are kept: the oldest
 _NEW_SECONDS = 60.0  # in which the exporter may not have made all tasks of a result; some registers a pipeline itself
 _OVER = (TaskState.SUCCEEDED, TaskState.CANCELED)
 
@@ -41,7 +40,7 @@ class Exported(msgspec.Struct, frozen=True):
 
 
 class Freeing:
-    """Looks for such runs every half a minute, and deletes in a thread.
+    """Looks for such runs every half a minute, more often when there is little room, and deletes in a thread.
 
     Args:
         actor: whose loop and threads are used.
@@ -56,28 +55,34 @@ class Freeing:
         self._freed = freed
         self._availability = availability
         self._under_way = False
-        actor.every(_LOOK_SECONDS, self._look)
+        self._look_at = 0.0
+        self._given_up: list[str] = []  # payloads that are still to be removed
+        actor.every(_SHORT_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
-        if not (self._under_way or self._actor.draining or self._availability.paused):
+        is_short = self._actor.board.is_short
+        if self._under_way or self._actor.draining or self._availability.paused:
+            return
+        if is_short or time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_SECONDS
             self._under_way = True
-            has_room = self._actor.board.intake is not Intake.PAUSED
-            inputs: list[str] = []
-            self._availability.attempt(lambda: self._give_up(inputs, _INPUT_KEPT_SECONDS if has_room else 0.0))
-            self._actor.in_thread(lambda: self._free(_KEPT_SECONDS if has_room else 0.0, inputs))
+            self._availability.attempt(lambda: self._give_up_inputs(0.0 if is_short else _INPUT_KEPT_SECONDS))
+            payloads, self._given_up = self._given_up, []
+            self._actor.in_thread(lambda: self._free(0.0 if is_short else _KEPT_SECONDS, payloads))
 
-    def _give_up(self, inputs: list[str], kept_seconds: float) -> None:
+    def _give_up_inputs(self, kept_seconds: float) -> None:
         """In the loop, so that none is being run again; what a kill leaves of a payload goes at the next start."""
-        inputs += self._runs.give_up_inputs(time.time_ns() - int(kept_seconds * NANOSECONDS), _INPUTS_AT_ONCE)
-        if inputs:
+        most = max(_INPUTS_AT_ONCE, self._runs.kept_inputs() // _INPUTS_SHARE)
+        given_up = self._runs.give_up_inputs(time.time_ns() - int(kept_seconds * NANOSECONDS), most)
+        if given_up:
             killpoints.reach("platform.rerun-given-up")
-            self._actor.log.info("inputs_given_up", runs=len(inputs))
+            self._actor.log.info("inputs_given_up", runs=len(given_up))
+            self._given_up += given_up
 
-    def _free(self, kept_seconds: float, inputs: Sequence[str]) -> None:
+    def _free(self, kept_seconds: float, payloads: Sequence[str]) -> None:
         """In a thread. Of results the files go first: a kill before the commit costs a repetition."""
+        self._remove_payloads(payloads)
         try:
-            for payload_id in inputs:
-                remove_tree(self._runs.payload(payload_id))
             for found in exported(kept_seconds):
                 remove_tree(self._runs.home(found.payload_id))
                 killpoints.reach("platform.results-freed")
@@ -89,6 +94,14 @@ class Freeing:
             self._actor.log.warning("results_not_freed", reason=error.strerror, remedy="remove them by hand")
         finally:
             self._actor.post(self._ended)
+
+    def _remove_payloads(self, payloads: Sequence[str]) -> None:
+        for payload_id in payloads:
+            try:
+                remove_tree(self._runs.payload(payload_id))
+            except OSError as error:
+                self._actor.log.warning("input_not_removed", payload_id=payload_id, reason=error.strerror)
+                self._actor.post(lambda payload_id=payload_id: self._given_up.append(payload_id))  # type: ignore[misc]
 
     def _forget(self, found: Exported) -> None:
         self._runs.forget_result(found.run_id)

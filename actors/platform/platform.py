@@ -175,7 +175,7 @@ class Platform(Actor):
     # The queue.
 
     def _enqueue(self, run: Run) -> None:
-        heapq.heappush(self._waiting, (queue_rank(run.priority, run.created_ns), run.run_id))
+        heapq.heappush(self._waiting, (queue_rank(run.priority, run.queued_ns or run.created_ns), run.run_id))
 
     def _start_waiting(self) -> None:
         while self._waiting and not self.draining and self._occupied() < self._places:

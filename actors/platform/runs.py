@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import peewee as pw
+
 from actors.platform.attempt import Attempt
 from actors.platform.leftovers import remove_tree
 from protocol import killpoints, messages
@@ -20,6 +22,7 @@ from protocol.states import RUN_UNDER_WAY, RunState, advance
 
 _NAMESPACE = uuid.UUID("7a3b1f64-9f57-4d2e-8a52-2f2f1f0f6a11")
 _SYNCS_AT_ONCE = 8
+_KEEPS_INPUT = Run.keeps_input == pw.Value(True)  # so written, SQLite uses the index
 _BEFORE_A_TRY = {"error": "", "exit_code": None, "last_output": "", "started_ns": None, "ended_ns": None}
 
 
@@ -141,9 +144,14 @@ class Runs:
                 elif not (run.keeps_input and self.payload(run.payload_id).exists()):
                     refusals.append("the run's input is not kept any more: have the study sent again")
                 else:
-                    self.move(run, RunState.PENDING, **_BEFORE_A_TRY)
+                    run.queued_ns = time.time_ns()
+                    self.move(run, RunState.PENDING, queued_ns=run.queued_ns, **_BEFORE_A_TRY)
                     queued.append(run)
         return queued, refusals
+
+    def kept_inputs(self) -> int:
+        """How many runs keep their input, to be run again."""
+        return int(Run.select().where(_KEEPS_INPUT).count())
 
     def give_up_inputs(self, ended_before_ns: int, most: int) -> list[str]:
         """Commit that runs that failed cannot be run again; returns their payloads, which may be removed then.
@@ -152,7 +160,7 @@ class Runs:
             ended_before_ns: only those that ended before this, in ns of the wall clock; the oldest first.
             most: how many.
         """
-        query = Run.select(Run.run_id, Run.payload_id).where(Run.keeps_input & (Run.ended_ns < ended_before_ns))
+        query = Run.select(Run.run_id, Run.payload_id).where(_KEEPS_INPUT & (Run.ended_ns < ended_before_ns))
         found = list(tuples(query.order_by(Run.ended_ns).limit(most)))
         if found:
             with self._commit():

@@ -168,7 +168,7 @@ def with_jobs(rows: Sequence[Submission]) -> list[Progress]:
         rows: at most a page.
     """
     jobs = {job.job_id: job for job in list(Job.select().where(Job.job_id.in_([row.job_id for row in rows])))}
-    return [Progress(jobs[row.job_id], row) for row in rows]
+    return [Progress(jobs[row.job_id], row) for row in rows if row.job_id in jobs]  # else it was just forgotten
 
 
 def untaken(since_ns: int) -> Iterator[list[str]]:
@@ -197,9 +197,16 @@ def faulted(command: messages.RetryJobs | messages.DiscardJobs) -> Iterator[list
     yield from _meant(command, Submission.state == JobState.FAULTED)
 
 
-def failed(command: messages.RetryJobs) -> Iterator[list[Progress]]:
-    """The jobs that a command means and that were submitted, and failed on the platform, in pages."""
-    yield from _meant(command, Submission.platform_state == RunState.FAILED)
+def failed(command: messages.RetryJobs, rerunnable: Sequence[str]) -> Iterator[list[Progress]]:
+    """The jobs that a command means and that failed on the platform, in pages.
+
+    Args:
+        command: which.
+        rerunnable: UUIDs of jobs; only these.
+    """
+    for start in range(0, len(rerunnable), PAGE_ROWS):
+        among = Submission.job_id.in_(rerunnable[start : start + PAGE_ROWS])
+        yield from _meant(command, among & (Submission.platform_state == RunState.FAILED))
 
 
 def _meant(command: messages.RetryJobs | messages.DiscardJobs, state: Any) -> Iterator[list[Progress]]:
@@ -209,7 +216,7 @@ def _meant(command: messages.RetryJobs | messages.DiscardJobs, state: Any) -> It
     if command.ae_title:
         query = query.where(Job.ae_title == command.ae_title)
     if command.pipeline_id:
-        query = query.where(Job.pipeline_id == command.pipeline_id)
+        query = query.where(pw.fn.LOWER(Job.pipeline_id) == command.pipeline_id.lower())
     if command.since_ns:
         query = query.where(Job.created_ns >= command.since_ns)
     if command.until_ns:

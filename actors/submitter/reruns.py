@@ -12,6 +12,8 @@ from protocol.availability import Availability
 from protocol.ledger import Ledger, Submission
 from protocol.platforms.base import Platform, Sought, StepInterruptedError
 
+_NOTHING = "the platform does not keep what the job needs to be run again: have the study sent again"
+
 
 class Reruns:
     """Asks the platform in a thread, a page of jobs at a time.
@@ -52,17 +54,15 @@ class Reruns:
         Raises:
             peewee.PeeweeException: the ledger does not answer; it may be repeated.
         """
-        if not self._platform.runs_again:
-            return messages.Refused(reason="the platform cannot run a job again: have the study sent again")
-        found = [[progress.sought() for progress in page] for page in failed(command)]
+        pages = failed(command, self._platform.rerunnable())
+        found = [sought for page in pages if (sought := [progress.sought() for progress in page])]
         if not found:
-            return messages.Done()
+            return messages.Refused(reason=_NOTHING) if command.job_ids else messages.Done()
         state = self._platform.unfinished_states[0]
         with self._ledger.transaction():
             for page in found:
-                Submission.update(platform_state=state, updated_ns=time.time_ns()).where(
-                    Submission.job_id.in_([job.job_id for job in page])
-                ).execute()
+                among = Submission.job_id.in_([job.job_id for job in page])
+                Submission.update(platform_state=state, updated_ns=time.time_ns()).where(among).execute()
         self._availability.committed()
         killpoints.reach("submitter.rerun-committed")
         answer: Future[messages.Message] = Future()
@@ -83,6 +83,8 @@ class Reruns:
                     self._actor.log.unexpected("rerun_broke")
                     failure = Failure(f"unexpected {type(error).__name__}: see the log")
                 refused = messages.Refused(reason=failure.reason, transient=not failure.permanent)
+            if refused.transient:
+                break  # whoever asked has no patience for one page after the other
             killpoints.reach("submitter.rerun-asked")
         self._actor.post(lambda: self._settle(found, state))
         answer.set_result(messages.Done(affected=affected) if affected else refused)

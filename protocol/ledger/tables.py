@@ -217,7 +217,8 @@ class Run(Row):
 
     `kept_bytes` is what stays in the spool of a run that is over: its output and its log. `exports` are its pipeline's
     when the run was made, in case that the pipeline is deleted before the run ends. `keeps_input`: it failed, and its
-    payload is kept, so that it can be run again; and so on until it is over.
+    payload is kept, so that it can be run again; and so on until it is over. `queued_ns` is when a person had it
+    run again.
     """
 
     run_id = pw.TextField(primary_key=True)
@@ -235,6 +236,7 @@ class Run(Row):
     last_output = pw.TextField(default="")
     kept_bytes = pw.BigIntegerField(default=0)
     keeps_input = pw.BooleanField(default=False, index=True)
+    queued_ns = pw.BigIntegerField(default=0)
     created_ns = pw.BigIntegerField()
     started_ns = pw.BigIntegerField(null=True)
     ended_ns = pw.BigIntegerField(null=True)

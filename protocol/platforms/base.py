@@ -104,10 +104,6 @@ class PlatformState(msgspec.Struct, frozen=True, kw_only=True):
     final: bool
 
 
-GONE = PlatformState(name="Unknown", final=True)
-"""Of a job that the platform does not know any more."""
-
-
 class Platform(ABC):
     """A platform that runs jobs.
 
@@ -121,9 +117,6 @@ class Platform(ABC):
 
     unfinished_states: ClassVar[tuple[str, ...]]
     """Words for the states of started jobs that are not final; the first one is a job's that was just started."""
-
-    runs_again: ClassVar[bool] = False
-    """Whether it can run a job that failed there once more, with what it has of it."""
 
     @abstractmethod
     def find(self, sought: Sought) -> PlatformJob | None:
@@ -155,14 +148,18 @@ class Platform(ABC):
     def cancel(self, sought: Sought) -> None:
         """Let the platform give a job up, if it has it and it is not over."""
 
+    def rerunnable(self) -> Sequence[str]:
+        """UUIDs of the jobs that failed there and can be run again, since it keeps what they need."""
+        return ()
+
     def run_again(self, job_ids: Sequence[str]) -> int:
-        """Run jobs again that failed there; returns how many. May be repeated. Only where `runs_again` is true.
+        """Run jobs again that failed there; returns how many. May be repeated.
 
         Args:
-            job_ids: our UUIDs, at most a page.
+            job_ids: some of those that are `rerunnable`, at most a page.
 
         Raises:
-            RefusedError: none of them can be.
+            RefusedError: none of them can be, any more.
         """
         raise NotImplementedError(job_ids)
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import BinaryIO
 
+import peewee as pw
+
 from protocol import killpoints, messages
 from protocol.bus import Bus, Client
 from protocol.channels import PLATFORM_COMMANDS
 from protocol.errors import RefusedError, StorageError, UnavailableError
 from protocol.ledger import PAGE_ROWS, Result, Run, tuples
 from protocol.platforms.base import (
-    GONE,
     JobRequest,
     PayloadFile,
     Platform,
@@ -48,7 +49,6 @@ class EmbeddedPlatform(Platform):
     """
 
     unfinished_states = (RunState.PENDING.value, RunState.RUNNING.value, RunState.CREATED.value)
-    runs_again = True
 
     def __init__(self, bus: Bus, stopping: threading.Event, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._bus = bus
@@ -121,6 +121,11 @@ class EmbeddedPlatform(Platform):
         if job is not None:
             self._ask(messages.CancelRun(run_id=job.platform_job_id))
 
+    def rerunnable(self) -> list[str]:
+        """Read the platform's rows: failed runs whose input is kept."""
+        kept = (Run.keeps_input == pw.Value(True)) & (Run.state == RunState.FAILED)  # by the index on `keeps_input`
+        return [job_id for (job_id,) in tuples(Run.select(Run.job_id).where(kept))]
+
     def run_again(self, job_ids: Sequence[str]) -> int:
         """Queue failed jobs whose input is kept."""
         answer = self._ask(messages.RunAgain(job_ids=tuple(job_ids)))
@@ -128,7 +133,7 @@ class EmbeddedPlatform(Platform):
 
     def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:
         """Read the platform's rows; no command is needed for this."""
-        found = {job.job_id: GONE for job in jobs}
+        found: dict[str, PlatformState] = {}
         for first in range(0, len(jobs), PAGE_ROWS):
             page = [job.job_id for job in jobs[first : first + PAGE_ROWS]]
             for job_id, state in tuples(Run.select(Run.job_id, Run.state).where(Run.job_id.in_(page))):

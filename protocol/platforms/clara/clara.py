@@ -9,7 +9,6 @@ from protocol.clock import NANOSECONDS
 from protocol.config import Settings
 from protocol.errors import AdapterError, RefusedError, UnavailableError
 from protocol.platforms.base import (
-    GONE,
     JOB_ID_KEY,
     JobRequest,
     PayloadFile,
@@ -30,6 +29,7 @@ _PRIORITIES = {
     "higher": jobs_pb2.JOB_PRIORITY_HIGHER,
     "immediate": jobs_pb2.JOB_PRIORITY_IMMEDIATE,
 }
+_GONE = PlatformState(name="Unknown", final=True)
 _UNDER_WAY = {jobs_pb2.JOB_STATE_PENDING: RunState.PENDING.value, jobs_pb2.JOB_STATE_RUNNING: RunState.RUNNING.value}
 _ENDS = {
     jobs_pb2.JOB_STATUS_HEALTHY: RunState.SUCCEEDED.value,
@@ -255,7 +255,7 @@ def _is_started(job: Any) -> bool:
 def _state(job: Any) -> PlatformState | None:
     """What became of a job, in the words of `RunState` where it has them; None for what this version does not know."""
     if job is None:
-        return GONE
+        return _GONE
     if job.state in _UNDER_WAY:
         return PlatformState(name=_UNDER_WAY[job.state], final=False)
     if job.state == jobs_pb2.JOB_STATE_STOPPED:

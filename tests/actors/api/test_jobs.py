@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from protocol import messages
-from protocol.ledger import Ledger
+from protocol.ledger import Ledger, Submission
 from protocol.states import JobState, RunState
 from tests.actors.api import rows
 from tests.actors.api.rows import SECOND, START
@@ -173,6 +173,15 @@ def test_decide_on_one(rest: httpx.Client, owners: Owners) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     owners.take()
     assert rest.post("/api/jobs/none/retry").status_code == 404
+    assert owners.take() == []
+
+
+@pytest.mark.usefixtures("jobs")
+def test_what_runs_is_not_retried(rest: httpx.Client, owners: Owners) -> None:
+    """As right after it was, when the first answer was lost."""
+    Submission.update(platform_state="Pending").where(Submission.job_id == "j-done").execute()
+    answer = rest.post("/api/jobs/j-done/retry")
+    assert (answer.status_code, "Pending: wait" in answer.json()["detail"]) == (409, True)
     assert owners.take() == []
 
 

@@ -1,5 +1,6 @@
 """A run that failed keeps its input, is run again when a person says so, and gives its input up in the end."""
 
+import errno
 import os
 import time
 import uuid
@@ -8,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.platform import freeing
+from actors.platform import freeing, leftovers
 from actors.platform.freeing import Freeing
 from actors.platform.runs import Runs
 from protocol import messages
 from protocol.availability import Availability
-from protocol.board import Intake
 from protocol.errors import RefusedError
 from protocol.ledger import Ledger, Pipeline, Result, Run
 from protocol.logs import EventLogger
@@ -146,7 +146,7 @@ class Loop:
     def __init__(self, ledger: Ledger) -> None:
         self.log = EventLogger("adapter.platform")
         self.board = self
-        self.intake = Intake.OPEN
+        self.is_short = False
         self.look = lambda: None
 
     def every(self, _: float, look: object) -> None:
@@ -166,7 +166,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def test_inputs_are_given_up(ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a week; or the oldest, some at a time, when there is no room. What is being run again keeps its input."""
+    """After a week; or the oldest, some at a time, when room is short. What is being run again keeps its input."""
     spool = Spool(tmp_path / "spool")
     spool.create()
     monkeypatch.setattr(freeing, "_INPUTS_AT_ONCE", 2)
@@ -188,6 +188,70 @@ def test_inputs_are_given_up(ledger: Ledger, tmp_path: Path, monkeypatch: pytest
         return rows
 
     assert kept() == kept() == set(states) - {"old"}
-    loop.intake = Intake.PAUSED
+    loop.is_short = True
     assert kept() == {"again", "new2", "new3"}
     assert kept() == kept() == {"again"}
+
+
+def test_a_payload_that_cannot_be_removed_is_tried_again(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And holds up no other."""
+    spool = Spool(tmp_path / "spool")
+    spool.create()
+    now = time.time_ns()
+    for number in range(3):
+        columns = {"job_id": f"r{number}", "name": "n", "pipeline_id": "p", "priority": "normal", "created_ns": now}
+        ended = {"state": RunState.FAILED, "keeps_input": True, "ended_ns": now - WEEK_NS - 10**9 + number}
+        Run.create(run_id=f"r{number}", payload_id=f"r{number}", **columns, **ended)
+        (spool.platform / f"r{number}" / "payload").mkdir(parents=True)
+    trouble = [spool.platform / "r0" / "payload"]
+
+    def remove(path: Path) -> None:
+        if path in trouble:
+            raise OSError(errno.EIO, "no")
+        leftovers.remove_tree(path)
+
+    monkeypatch.setattr(freeing, "remove_tree", remove)
+    availability = Availability(ledger, EventLogger("adapter.platform"))
+    loop = Loop(ledger)
+    Freeing(loop, Runs(ledger, availability, spool), lambda _: None, availability)  # type: ignore[arg-type]
+    loop.is_short = True
+    loop.look()
+    assert list(spool.platform.glob("*/payload")) == trouble
+    trouble.clear()
+    loop.look()
+    assert not list(spool.platform.glob("*/payload"))
+
+
+def test_the_look_for_old_inputs_is_cheap(ledger: Ledger, tmp_path: Path) -> None:
+    """It goes by the index, since years of runs may be on record; on a server its planner decides."""
+    asked: list[tuple[str, list[object]]] = []
+    database = ledger.database
+    run_sql, database.execute_sql = (
+        database.execute_sql,
+        lambda sql, params=(), *_: (
+            asked.append((sql, params)) or run_sql(sql, params)  # type: ignore[func-returns-value]
+        ),
+    )
+    Runs(ledger, Availability(ledger, EventLogger("adapter.platform")), Spool(tmp_path)).give_up_inputs(5, 2)
+    sql, params = next(each for each in asked if each[0].startswith("SELECT"))
+    plan = str(run_sql(f"EXPLAIN QUERY PLAN {sql}", params).fetchall())
+    assert "USING INDEX run_keeps_input" in plan
+
+
+def test_what_is_run_again_waits_from_then_on(world: World, tmp_path: Path) -> None:
+    """However old it is: it goes behind what waits, and not before an emergency."""
+    with World(tmp_path / "one", "DicomAdapter.services.platform.concurrentRuns=1") as one:
+        one.launcher.start("platform")
+        old = failed(one, tmp_path / "mended")
+        Run.update(created_ns=Run.created_ns - 30 * 24 * 3600 * 10**9).where(Run.job_id == old).execute()
+        holding = one.start_run(one.shell(f"touch $OUTPUT_DIR/begun; until test -e {tmp_path}/go; do sleep 0.05; done"))
+        one.wait_begun(holding)
+        emergency = one.start_run(one.shell("true"), "immediate")
+        usual = one.start_run(one.shell("true"))
+        assert again(one, old) == messages.Done(affected=1)
+        (tmp_path / "mended").touch()
+        (tmp_path / "go").touch()
+        runs = [one.wait_run(job_id, RunState.SUCCEEDED) for job_id in (emergency, usual, old)]
+        assert sorted(runs, key=lambda run: run.started_ns) == runs

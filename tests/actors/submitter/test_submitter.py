@@ -13,6 +13,7 @@ import pytest
 
 from protocol import messages
 from protocol.clock import NANOSECONDS
+from protocol.errors import RefusedError
 from protocol.ledger import Instance, Run, Submission
 from protocol.spool import walk_files
 from protocol.states import JobState, RunState
@@ -134,7 +135,7 @@ def test_an_unknown_pipeline_faults_the_job_at_once_and_it_can_be_retried(world:
 
 
 def test_failed_jobs_are_run_again_by_any_of_their_properties(world: World, tmp_path: Path) -> None:
-    """What faulted is not among them; one that the platform does not know any more is said to be so."""
+    """What faulted is not among them, nor what the platform does not have any more."""
     world.launcher.start("platform")
     submitter = world.launcher.start("submitter")
     pipelines = [world.shell(f"test -e {tmp_path}/mended") for _ in range(2)]
@@ -148,13 +149,18 @@ def test_failed_jobs_are_run_again_by_any_of_their_properties(world: World, tmp_
     (tmp_path / "mended").touch()
 
     assert world.ask_submitter(messages.RetryJobs(failed=True, ae_title="OTHER")) == messages.Done()
-    assert world.ask_submitter(messages.RetryJobs(failed=True, pipeline_id=pipelines[1])) == messages.Done(affected=1)
+    assert world.ask_submitter(messages.RetryJobs(failed=True, pipeline_id=pipelines[1].upper())) == messages.Done(
+        affected=1
+    )
     world.wait_run(two, RunState.SUCCEEDED)
     assert world.run(one).state == RunState.FAILED
     assert world.ask_submitter(messages.RetryJobs(failed=True)) == messages.Done(affected=1)
     world.wait_run(one, RunState.SUCCEEDED)
-    for job_id, state in ((one, "Succeeded"), (two, "Succeeded"), (gone, "Unknown")):
-        wait_until(lambda job_id=job_id, state=state: world.submission(job_id).platform_state == state, state)
+    for job_id in (one, two):
+        wait_until(lambda job_id=job_id: world.submission(job_id).platform_state == "Succeeded", "its success")
+    with pytest.raises(RefusedError, match="have the study sent again"):
+        world.ask_submitter(messages.RetryJobs(failed=True, job_ids=(gone,)))
+    assert world.submission(gone).platform_state == "Failed"
     assert world.submission(faulted).state == JobState.FAULTED
     assert "rerun_broke" not in submitter.log_text()
 
