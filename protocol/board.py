@@ -60,7 +60,7 @@ class Board:
 
     # The disk: written by the guardian.
 
-    def set_storage(self, intake: Intake, free_bytes: int, reserved_bytes: int, *, is_short: bool = False) -> None:
+    def set_storage(self, intake: Intake, free_bytes: int, reserved_bytes: int, *, is_short: bool) -> None:
         """Publish what the guardian found."""
         self._words[_SHORT] = is_short
         self._words[_FREE_BYTES] = max(0, free_bytes)

@@ -203,9 +203,14 @@ class CancelRun(Message, frozen=True, kw_only=True):
 
 
 class RunAgain(Message, frozen=True, kw_only=True):
-    """Queue jobs whose run failed once more; a person decided. One that is under way already stays as it is."""
+    """Queue jobs whose run failed once more. May be repeated.
+
+    Args:
+        decided_ns: wall time at which a person decided so; what was queued by the same decision stays as it is.
+    """
 
     job_ids: tuple[str, ...]
+    decided_ns: int
 
 
 # Embedded platform → exporter.

@@ -78,6 +78,28 @@ def test_what_an_operator_does(new_gateway: NewGateway, tmp_path: Path) -> None:
         gateway.wait_for(lambda: not list(gateway.spool.glob("instances/*/*.dcm")), 60.0, "reclaim")
 
 
+def test_what_failed_does_not_keep_others_out(new_gateway: NewGateway, tmp_path: Path) -> None:
+    """The inputs of failed runs would fill the quota: the oldest go, and intake is closed for a moment at most."""
+    gateway = new_gateway({"dicom.scp.repeatSeconds": 0, "storage.volumeSize": "64Mi", "storage.watermarkPercent": 75})
+    gateway.start()
+    gateway.add_source("MODALITY")
+    gateway.add_aetitle("BRAIN", pipeline_x=gateway.add_pipeline("x", ["false"]))
+    studies = [make_study(tmp_path / f"study-{n}", f"PAT-{n}", 11, rows=512) for n in range(10)]  # of 5.8 MB each
+    for study in studies[:8]:
+        assert storescu(gateway.port, study.directory, called="BRAIN", calling="MODALITY").successes == 11
+    wait_failed(gateway, 8)
+
+    def sent() -> bool:
+        return all(
+            storescu(gateway.port, study.directory, called="BRAIN", calling="MODALITY").successes == 11
+            for study in studies[8:]
+        )
+
+    gateway.wait_for(sent, 30.0, "room for more")
+    wait_failed(gateway, 10)
+    assert "inputs_given_up" in gateway.log_text()
+
+
 def test_a_pipeline_under_an_id_that_is_named_already(new_gateway: NewGateway, tmp_path: Path) -> None:
     """An AE title brought an ID along, from another platform or by mistake: what faulted for it goes on with that."""
     gateway = new_gateway().start()

@@ -321,6 +321,8 @@ def _job_events(job: Job, submission: Submission | None, run: Run | None) -> Ite
     yield job.created_ns, "JobCreated", {**told, "pipelineId": job.pipeline_id, "instances": job.instances}
     for state, at in submission.steps if submission else ():
         yield at, "JobAdvanced", {**told, "state": state}
+    if run is not None and run.queued_ns:
+        yield run.queued_ns, "RunQueuedAgain", {**told, "runId": run.run_id}
     if run is not None and run.started_ns is not None:
         yield run.started_ns, "RunStarted", {**told, "runId": run.run_id}
     if run is not None and run.ended_ns is not None:

@@ -17,6 +17,7 @@ from actors.api.book import Book
 from actors.api.entities import Entity
 from protocol.board import Board, Intake
 from protocol.ledger import Group, Instance, Job, Reclaim, Retrieval, Run, Submission, tuples
+from protocol.ledger.runs import may_read_input
 from protocol.states import RUN_UNDER_WAY, GroupState, InstanceState, JobState
 
 _FRESH_SECONDS = 2.0
@@ -171,12 +172,11 @@ def _instances() -> Any:
 def _retrieved() -> Any:
     """Files of requests whose job has not got them, or whose run reads them; others are deleted, or will be soon."""
     states = (Submission.state, Run.state, Run.keeps_input)
-    is_reading = Run.state.in_(RUN_UNDER_WAY) | Run.keeps_input
     return (
         Retrieval.select(*states, pw.fn.COUNT(Retrieval.path), pw.fn.SUM(Retrieval.size))
         .join(Submission, pw.JOIN.LEFT_OUTER, on=(Submission.job_id == Retrieval.job_id))
         .join(Run, pw.JOIN.LEFT_OUTER, on=(Run.job_id == Retrieval.job_id))
-        .where(Submission.state.is_null() | Submission.state.not_in(_OVER) | is_reading)
+        .where(Submission.state.is_null() | Submission.state.not_in(_OVER) | may_read_input())
         .group_by(*states)
     )
 

@@ -85,7 +85,8 @@ class Payloads:
         if state in RUN_UNDER_WAY:
             return Fetched(too_early=True)
         if state is not RunState.SUCCEEDED:
-            return Fetched(refused=f"the run that should have made the files ended as {state}: see its job")
+            remedy = "retry its job, and then this task" if run.keeps_input else "see its job"
+            return Fetched(refused=f"the run that should have made the files ended as {state}: {remedy}")
         row = Result.get_or_none(Result.run_id == run.run_id)
         output = self._spool.platform / run.payload_id / "runs" / str(run.tries) / "output"
         root = os.path.realpath(row.directory if row is not None else output)

@@ -13,6 +13,8 @@ _INODES_SHARE = 0.01
 # Intake resumes only when this much more is free than the limit, so that it does not flutter.
 _MARGIN_SHARE = 0.01
 _MARGIN_BYTES = 10**9
+# So much above the limit, what may be given up has to go; of 1 TB that is what fast senders bring in half a minute.
+_AHEAD_SHARE = 0.1
 
 
 class Lack(enum.Enum):
@@ -74,9 +76,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
     def is_short(self, room: Room) -> bool:
-        """Whether intake is about to be paused, or could not resume, for want of bytes or inodes."""
-        wanted = self.reserved_bytes(room) + 2 * self._margin_bytes(room)
-        return room.free_bytes < wanted or room.free_inodes < 2 * _wanted_inodes(room)
+        """Whether intake will be paused before long, or could not resume, for want of bytes or inodes."""
+        reserved = self.reserved_bytes(room)
+        ahead = min(int(reserved * _AHEAD_SHARE), max(0, room.total_bytes - reserved) // 2)
+        wanted_bytes = reserved + max(ahead, self._margin_bytes(room) * 3 // 2)
+        return room.free_bytes < wanted_bytes or room.free_inodes < int(_wanted_inodes(room) * (1 + _AHEAD_SHARE))
 
     def _margin_bytes(self, room: Room) -> int:
         usable = max(0, room.total_bytes - self.reserved_bytes(room))

@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import msgspec
 import peewee as pw
@@ -26,8 +25,9 @@ from protocol.ledger import (
     pages,
     tuples,
 )
+from protocol.ledger.runs import may_read_input
 from protocol.spool import Spool, sync_directory, walk_files
-from protocol.states import RUN_UNDER_WAY, GroupState, InstanceState, JobState, RequestState
+from protocol.states import GroupState, InstanceState, JobState, RequestState
 
 _GROUPS_AT_ONCE = 50
 _FILES_A_COMMIT = 1000
@@ -122,7 +122,7 @@ class Reclaimer:
                 .where(
                     Submission.job_id.in_(names[start : start + PAGE_ROWS])
                     & Submission.state.in_(_DONE)
-                    & (Run.state.is_null() | ~_is_reading())
+                    & (Run.state.is_null() | ~may_read_input())
                     & InferenceRequest.state.in_(_RETRIEVED)
                 )
             )
@@ -145,7 +145,7 @@ class Reclaimer:
             .where(
                 (Job.group_id == Group.group_id)
                 # A payload is links: while a run may read it, now or again, deleting instances would free nothing.
-                & (Submission.state.is_null() | Submission.state.not_in(_DONE) | _is_reading())
+                & (Submission.state.is_null() | Submission.state.not_in(_DONE) | may_read_input())
             )
         )
         now, kept = time.time_ns(), int(self._keep_seconds * NANOSECONDS)
@@ -239,11 +239,6 @@ class Reclaimer:
             self._failed(error)
             return False
         return True
-
-
-def _is_reading() -> Any:
-    """The condition that a run may read its input, now or when a person has it run again."""
-    return Run.state.in_(RUN_UNDER_WAY) | Run.keeps_input
 
 
 def remove_request(spool: Spool, job_id: str) -> tuple[int, int]:

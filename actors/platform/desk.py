@@ -105,11 +105,7 @@ class Desk:
             run = self._runs.of_job(command.job_id)
             if run is None:
                 if not _is_registered(command.pipeline_id):
-                    raise RefusedError(
-                        f"the pipeline {command.pipeline_id} is not registered with the embedded platform: register it "
-                        f"(dicom-adapter create pipeline --id {command.pipeline_id}) and retry the job; or correct the "
-                        "AE title's settings, or the request, discard the job, and send its study again"
-                    )
+                    raise RefusedError(unregistered(command.pipeline_id))
                 if no_room is not None:
                     return no_room
                 run = self._runs.create(command)
@@ -130,3 +126,16 @@ class Desk:
 
 def _is_registered(pipeline_id: str) -> bool:
     return row_where(Pipeline, "pipeline_id", pipeline_id) is not None
+
+
+def unregistered(pipeline_id: str) -> str:
+    """Why a job cannot be run, and what to do about it.
+
+    Args:
+        pipeline_id: as the job names it.
+    """
+    return (
+        f"the pipeline {pipeline_id} is not registered with the embedded platform: register it (dicom-adapter create "
+        f"pipeline --id {pipeline_id}) and retry the job; or correct the AE title's settings, or the request, discard "
+        "the job, and send its study again"
+    )

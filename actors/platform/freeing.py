@@ -57,6 +57,8 @@ class Freeing:
         self._under_way = False
         self._look_at = 0.0
         self._given_up: list[str] = []  # payloads that are still to be removed
+        self._left: list[str] = []  # that could not be
+        self._try_left_at = 0.0
         actor.every(_SHORT_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
@@ -68,6 +70,8 @@ class Freeing:
             self._under_way = True
             self._availability.attempt(lambda: self._give_up_inputs(0.0 if is_short else _INPUT_KEPT_SECONDS))
             payloads, self._given_up = self._given_up, []
+            if time.monotonic() >= self._try_left_at:
+                payloads, self._left, self._try_left_at = payloads + self._left, [], time.monotonic() + _LOOK_SECONDS
             self._actor.in_thread(lambda: self._free(0.0 if is_short else _KEPT_SECONDS, payloads))
 
     def _give_up_inputs(self, kept_seconds: float) -> None:
@@ -96,12 +100,18 @@ class Freeing:
             self._actor.post(self._ended)
 
     def _remove_payloads(self, payloads: Sequence[str]) -> None:
+        left: list[str] = []
+        reason: str | None = None
         for payload_id in payloads:
             try:
                 remove_tree(self._runs.payload(payload_id))
             except OSError as error:
-                self._actor.log.warning("input_not_removed", payload_id=payload_id, reason=error.strerror)
-                self._actor.post(lambda payload_id=payload_id: self._given_up.append(payload_id))  # type: ignore[misc]
+                left.append(payload_id)
+                reason = error.strerror
+        if left:
+            remedy = "see what is wrong with the storage; it is tried again"
+            self._actor.log.warning("inputs_not_removed", runs=len(left), reason=reason, remedy=remedy)
+            self._actor.post(lambda: self._left.extend(left))
 
     def _forget(self, found: Exported) -> None:
         self._runs.forget_result(found.run_id)

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from actors.actor import Actor
 from actors.platform.accounts import account_of
 from actors.platform.attempt import Attempt, Limits, Shim, lost_tries
-from actors.platform.desk import Desk
+from actors.platform.desk import Desk, unregistered
 from actors.platform.forgetting import forgetting
 from actors.platform.freeing import Freeing
 from actors.platform.inputs import Inputs
@@ -34,7 +34,6 @@ from protocol.priority import queue_rank
 from protocol.spool import Spool
 from protocol.states import RUN_UNDER_WAY, RunState
 
-_REMEDY = "register one of this ID (dicom-adapter create pipeline --id) and retry the job"
 _BUSY_SECONDS = 2.0  # below the patience of whoever watches the heartbeats
 _GRACE_SECONDS = 5.0
 _STOP_SHARE = 0.2  # of the time that the gateway's stop may take, for a pipeline to end by itself
@@ -159,7 +158,7 @@ class Platform(Actor):
     @repeatable
     def handle_run_again(self, command: messages.RunAgain) -> messages.Message:
         """Queue what failed once more; refused when that is nothing."""
-        queued, refusals = self._runs.run_again(command.job_ids)
+        queued, refusals = self._runs.run_again(command.job_ids, command.decided_ns)
         killpoints.reach("platform.rerun-queued")
         for run in queued:
             self.log.info("run_taken_up", job=run.name, job_id=run.job_id, attempt=run.tries + 1)
@@ -207,7 +206,7 @@ class Platform(Actor):
         killpoints.reach("platform.run-begun")
         active = self._active[run.run_id] = ActiveRun(run, self._runs.attempt(run))
         if pipeline is None:
-            self._conclude(active, f"the pipeline {run.pipeline_id} is not registered any more: {_REMEDY}")
+            self._conclude(active, unregistered(run.pipeline_id))
         else:
             self.in_thread(lambda: self._launch(active, pipeline))
 

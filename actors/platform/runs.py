@@ -9,20 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import peewee as pw
-
 from actors.platform.attempt import Attempt
 from actors.platform.leftovers import remove_tree
 from protocol import killpoints, messages
 from protocol.availability import Availability
 from protocol.errors import RefusedError
 from protocol.ledger import PAGE_ROWS, Ledger, Pipeline, Result, Run, pages, row_where, tuples
+from protocol.ledger.runs import keeps_input, may_read_input
 from protocol.spool import DIRECTORY_MODE, Spool, sync_directory
 from protocol.states import RUN_UNDER_WAY, RunState, advance
 
 _NAMESPACE = uuid.UUID("7a3b1f64-9f57-4d2e-8a52-2f2f1f0f6a11")
 _SYNCS_AT_ONCE = 8
-_KEEPS_INPUT = Run.keeps_input == pw.Value(True)  # so written, SQLite uses the index
 _BEFORE_A_TRY = {"error": "", "exit_code": None, "last_output": "", "started_ns": None, "ended_ns": None}
 
 
@@ -124,8 +122,12 @@ class Runs:
             )
         run.state = following
 
-    def run_again(self, job_ids: Sequence[str]) -> tuple[list[Run], list[str]]:
-        """Commit that runs that failed wait for their turn again; one that does already stays as it is.
+    def run_again(self, job_ids: Sequence[str], decided_ns: int) -> tuple[list[Run], list[str]]:
+        """Commit that runs that failed wait for their turn again.
+
+        Args:
+            job_ids: of which jobs.
+            decided_ns: wall time of the decision; a run that was queued by it, or is under way again, stays as it is.
 
         Returns:
             The runs that wait now; and why others do not, a sentence each.
@@ -137,21 +139,21 @@ class Runs:
                 run = self.of_job(job_id)
                 if run is None:
                     refusals.append("the platform does not know the job any more: have the study sent again")
-                elif run.keeps_input and run.state in RUN_UNDER_WAY:
+                elif run.queued_ns == decided_ns or (run.keeps_input and run.state in RUN_UNDER_WAY):
                     continue
                 elif run.state != RunState.FAILED:
                     refusals.append(f"the run is {run.state}: only a Failed one can be run again")
                 elif not (run.keeps_input and self.payload(run.payload_id).exists()):
                     refusals.append("the run's input is not kept any more: have the study sent again")
                 else:
-                    run.queued_ns = time.time_ns()
-                    self.move(run, RunState.PENDING, queued_ns=run.queued_ns, **_BEFORE_A_TRY)
+                    run.queued_ns = decided_ns
+                    self.move(run, RunState.PENDING, queued_ns=decided_ns, **_BEFORE_A_TRY)
                     queued.append(run)
         return queued, refusals
 
     def kept_inputs(self) -> int:
         """How many runs keep their input, to be run again."""
-        return int(Run.select().where(_KEEPS_INPUT).count())
+        return int(Run.select().where(keeps_input()).count())
 
     def give_up_inputs(self, ended_before_ns: int, most: int) -> list[str]:
         """Commit that runs that failed cannot be run again; returns their payloads, which may be removed then.
@@ -160,7 +162,7 @@ class Runs:
             ended_before_ns: only those that ended before this, in ns of the wall clock; the oldest first.
             most: how many.
         """
-        query = Run.select(Run.run_id, Run.payload_id).where(_KEEPS_INPUT & (Run.ended_ns < ended_before_ns))
+        query = Run.select(Run.run_id, Run.payload_id).where(keeps_input() & (Run.ended_ns < ended_before_ns))
         found = list(tuples(query.order_by(Run.ended_ns).limit(most)))
         if found:
             with self._commit():
@@ -211,9 +213,7 @@ class Runs:
         names = os.listdir(self._spool.platform)
         for start in range(0, len(names), PAGE_ROWS):
             query = Run.select(Run.payload_id).where(
-                Run.payload_id.in_(names[start : start + PAGE_ROWS])
-                & Run.state.not_in(RUN_UNDER_WAY)
-                & ~Run.keeps_input
+                Run.payload_id.in_(names[start : start + PAGE_ROWS]) & ~may_read_input()
             )
             for (payload_id,) in tuples(query):
                 payload = self.payload(payload_id)

@@ -54,27 +54,27 @@ class Reruns:
         Raises:
             peewee.PeeweeException: the ledger does not answer; it may be repeated.
         """
-        pages = failed(command, self._platform.rerunnable())
+        pages = failed(command, self._platform.rerunnable(command.job_ids))
         found = [sought for page in pages if (sought := [progress.sought() for progress in page])]
         if not found:
             return messages.Refused(reason=_NOTHING) if command.job_ids else messages.Done()
-        state = self._platform.unfinished_states[0]
-        with self._ledger.transaction():
-            for page in found:
-                among = Submission.job_id.in_([job.job_id for job in page])
-                Submission.update(platform_state=state, updated_ns=time.time_ns()).where(among).execute()
-        self._availability.committed()
+        state, decided_ns = self._platform.unfinished_states[0], time.time_ns()
+        for page in found:
+            among = Submission.job_id.in_([job.job_id for job in page])
+            with self._ledger.transaction():
+                Submission.update(platform_state=state, updated_ns=decided_ns).where(among).execute()
+            self._availability.committed()
         killpoints.reach("submitter.rerun-committed")
         answer: Future[messages.Message] = Future()
-        self._pool.submit(self._ask, found, state, answer)
+        self._pool.submit(self._ask, found, state, decided_ns, answer)
         return answer
 
-    def _ask(self, found: list[list[Sought]], state: str, answer: "Future[messages.Message]") -> None:
+    def _ask(self, found: list[list[Sought]], state: str, decided_ns: int, answer: "Future[messages.Message]") -> None:
         """In the thread; whatever the platform says, what became of the jobs is then looked at like a started one's."""
-        affected, refused = 0, messages.Refused(reason="")
+        affected, refused = 0, messages.Refused(reason=_NOTHING)
         for page in found:
             try:
-                affected += self._platform.run_again([job.job_id for job in page])
+                affected += self._platform.run_again([job.job_id for job in page], decided_ns)
             except StepInterruptedError:
                 refused = messages.Refused(reason="the submitter ends just now: try again", transient=True)
             except Exception as error:
@@ -86,6 +86,9 @@ class Reruns:
             if refused.transient:
                 break  # whoever asked has no patience for one page after the other
             killpoints.reach("submitter.rerun-asked")
+        left = sum(map(len, found)) - affected
+        if left:
+            self._actor.log.warning("not_run_again", jobs=left, reason=refused.reason)
         self._actor.post(lambda: self._settle(found, state))
         answer.set_result(messages.Done(affected=affected) if affected else refused)
 

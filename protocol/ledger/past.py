@@ -16,7 +16,7 @@ from protocol.config import Settings
 from protocol.ledger.database import PAGE_ROWS, Ledger, tuples
 from protocol.ledger.tables import ExportTask, Job, Result, Submission
 from protocol.logs import EventLogger
-from protocol.states import JobState, RunState, TaskState
+from protocol.states import RUN_UNDER_WAY, JobState, TaskState
 
 LOOK_SECONDS = 10.0
 """Between two looks of an owner, each at one page of rows of each of its tables."""
@@ -176,7 +176,7 @@ def jobs_that_matter(which: Any, before_ns: int) -> Any:
     """
     is_done = Submission.state.in_((JobState.COMPLETED, JobState.DISCARDED))
     to_be_canceled = (Submission.state == JobState.DISCARDED) & (Submission.platform_state == "")
-    goes_on = Submission.platform_state.in_((RunState.CREATED, RunState.PENDING, RunState.RUNNING))
+    goes_on = Submission.platform_state.in_(RUN_UNDER_WAY)
     # A task of Clara's results service names the platform's job, or its payload.
     of_job = (
         (ExportTask.job_id == Job.job_id)

@@ -148,20 +148,25 @@ class Platform(ABC):
     def cancel(self, sought: Sought) -> None:
         """Let the platform give a job up, if it has it and it is not over."""
 
-    def rerunnable(self) -> Sequence[str]:
-        """UUIDs of the jobs that failed there and can be run again, since it keeps what they need."""
+    def rerunnable(self, job_ids: Sequence[str]) -> Sequence[str]:  # noqa: ARG002 - most platforms keep nothing
+        """UUIDs of jobs that failed there and can be run again, since it keeps what they need. Asked in the loop.
+
+        Args:
+            job_ids: only these; none means all.
+        """
         return ()
 
-    def run_again(self, job_ids: Sequence[str]) -> int:
+    def run_again(self, job_ids: Sequence[str], decided_ns: int) -> int:
         """Run jobs again that failed there; returns how many. May be repeated.
 
         Args:
             job_ids: some of those that are `rerunnable`, at most a page.
+            decided_ns: when a person decided so; asked again with the same, it is done once.
 
         Raises:
             RefusedError: none of them can be, any more.
         """
-        raise NotImplementedError(job_ids)
+        raise NotImplementedError(job_ids, decided_ns)
 
     @abstractmethod
     def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:

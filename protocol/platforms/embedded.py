@@ -10,13 +10,12 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import BinaryIO
 
-import peewee as pw
-
 from protocol import killpoints, messages
 from protocol.bus import Bus, Client
 from protocol.channels import PLATFORM_COMMANDS
 from protocol.errors import RefusedError, StorageError, UnavailableError
 from protocol.ledger import PAGE_ROWS, Result, Run, tuples
+from protocol.ledger.runs import keeps_input
 from protocol.platforms.base import (
     JobRequest,
     PayloadFile,
@@ -121,14 +120,15 @@ class EmbeddedPlatform(Platform):
         if job is not None:
             self._ask(messages.CancelRun(run_id=job.platform_job_id))
 
-    def rerunnable(self) -> list[str]:
+    def rerunnable(self, job_ids: Sequence[str]) -> list[str]:
         """Read the platform's rows: failed runs whose input is kept."""
-        kept = (Run.keeps_input == pw.Value(True)) & (Run.state == RunState.FAILED)  # by the index on `keeps_input`
-        return [job_id for (job_id,) in tuples(Run.select(Run.job_id).where(kept))]
+        query = Run.select(Run.job_id).where(keeps_input() & (Run.state == RunState.FAILED))
+        query = query.where(Run.job_id.in_(job_ids)) if job_ids else query
+        return [job_id for (job_id,) in tuples(query)]
 
-    def run_again(self, job_ids: Sequence[str]) -> int:
+    def run_again(self, job_ids: Sequence[str], decided_ns: int) -> int:
         """Queue failed jobs whose input is kept."""
-        answer = self._ask(messages.RunAgain(job_ids=tuple(job_ids)))
+        answer = self._ask(messages.RunAgain(job_ids=tuple(job_ids), decided_ns=decided_ns))
         return answer.affected if isinstance(answer, messages.Done) else 0
 
     def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:

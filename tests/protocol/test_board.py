@@ -74,7 +74,7 @@ def test_balance_looks_at_those_who_accept(board: Board) -> None:
 
 def test_the_guardians_words_reach_every_reader(board: Board) -> None:
     assert Board(board.fd).intake is Intake.OPEN
-    board.set_storage(Intake.PAUSED, 5, 10)
+    board.set_storage(Intake.PAUSED, 5, 10, is_short=False)
     again = Board(board.fd)
     assert (again.intake, again.free_bytes, again.reserved_bytes) == (Intake.PAUSED, 5, 10)
 
@@ -83,7 +83,7 @@ def test_what_runs_take_reaches_the_guardian(board: Board) -> None:
     assert board.platform_bytes == 0
     Board(board.fd).set_platform_bytes(2**40)
     assert board.platform_bytes == 2**40
-    board.set_storage(Intake.PAUSED, 5, 10)
+    board.set_storage(Intake.PAUSED, 5, 10, is_short=False)
     assert board.platform_bytes == 2**40
 
 

@@ -107,11 +107,11 @@ def test_metrics(running: Surroundings, ledger: Ledger) -> None:
         rows.group(state=GroupState.OPEN)
         rows.instance(1, state=InstanceState.QUARANTINED)
         rows.instance(2, state=InstanceState.DISCARDED)
-    running.board.set_storage(Intake.PAUSED, 123, 456)
+    running.board.set_storage(Intake.PAUSED, 123, 456, is_short=False)
     try:
         answer = running.rest.get("/metrics")
     finally:
-        running.board.set_storage(Intake.OPEN, 0, 0)
+        running.board.set_storage(Intake.OPEN, 0, 0, is_short=False)
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     values = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
     told = {name.removeprefix("dicom_adapter_"): float(value) for name, value in values.items()}

@@ -93,7 +93,7 @@ def test_every_reason_has_its_sum(running: Surroundings, ledger: Ledger) -> None
 
 def test_the_guardians_words_are_always_fresh(running: Surroundings) -> None:
     for intake, state in ((Intake.PAUSED, "paused"), (Intake.OPEN, "open")):
-        running.board.set_storage(intake, 123, 456)
+        running.board.set_storage(intake, 123, 456, is_short=False)
         answer = running.rest.get("/api/STORAGE").json()
         assert answer.keys() == {"state", "freeBytes", "reservedBytes", "holders"}
         assert (answer["state"], answer["freeBytes"], answer["reservedBytes"]) == (state, 123, 456)

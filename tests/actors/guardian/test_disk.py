@@ -56,6 +56,32 @@ def test_a_small_file_system_is_not_paused_for_its_number_of_inodes_alone() -> N
     assert limits.lacks(room(inodes=800, free_inodes=500), paused=False) is None
 
 
+@pytest.mark.parametrize(
+    ("watermark", "reserve", "wanted"),
+    [
+        (75, 5, 27.5),
+        (99, 5, 6.5),
+        (100, 0.5, 2.0),
+        (1, 5, 99.75),
+    ],  # a tenth of what is reserved, or the margin and half
+)
+def test_room_is_short_before_intake_stops(watermark: int, reserve: float, wanted: float) -> None:
+    limits = Limits(watermark_percent=watermark, reserve_gb=reserve)
+    enough = room(free=int(wanted * GB))
+    assert not limits.is_short(enough)
+    assert limits.is_short(room(free=enough.free_bytes - 1))
+    assert limits.lacks(enough, paused=True) is None, "and until it goes on"
+    assert not limits.is_short(room(free=100 * GB)), "there can be enough"
+
+
+def test_inodes_are_short_before_intake_stops() -> None:
+    limits = Limits(watermark_percent=100, reserve_gb=0)
+    assert limits.is_short(room(free_inodes=10_999))
+    assert not limits.is_short(room(free_inodes=11_000))
+    assert not limits.is_short(room(inodes=800, free_inodes=500))
+    assert not limits.is_short(room(inodes=0, free_inodes=0))
+
+
 def test_a_quota_is_what_counts_when_it_is_smaller(tmp_path: Path) -> None:
     assert measure(str(tmp_path), 1000, 400).total_bytes == 1000
     assert measure(str(tmp_path), 1000, 400).free_bytes == 600

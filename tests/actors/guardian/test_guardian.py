@@ -43,9 +43,12 @@ def test_the_quota_counts_what_is_there_what_comes_and_what_goes(launcher: Launc
 
     guardian = launcher.start("guardian")
     assert launcher.board.intake is Intake.OPEN
-    assert launcher.board.free_bytes == 6 * MB
+    assert (launcher.board.free_bytes, launcher.board.is_short) == (6 * MB, False)
     row.add_stored(5 * MB)
     wait_until(lambda: launcher.board.free_bytes == MB, "the stored bytes")
+    launcher.board.set_platform_bytes(890_000)
+    wait_until(lambda: launcher.board.is_short, "that room runs short")
+    assert launcher.board.intake is Intake.OPEN
     launcher.board.set_platform_bytes(MB)
     wait_intake(launcher, Intake.PAUSED)
     launcher.board.set_platform_bytes(850_000)  # between the limit and its margin
@@ -86,6 +89,7 @@ def test_a_ledger_above_its_quota_warns_and_then_stops_intake(launcher: Launcher
         file.truncate(51 * MB)
         wait_intake(launcher, Intake.PAUSED)
         guardian.wait_for(lambda: "above its quota" in guardian.lines[-1], "the reason")
+        assert not launcher.board.is_short, "giving files up would not help"
         file.truncate(40 * MB)
         wait_intake(launcher, Intake.OPEN)
     guardian.wait_for_log("intake_resumed")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from protocol.availability import Availability
 from protocol.errors import RefusedError
 from protocol.ledger import Ledger, Pipeline, Result, Run
 from protocol.logs import EventLogger
+from protocol.platforms.embedded import EmbeddedPlatform
 from protocol.spool import Spool
 from protocol.states import RunState
 from tests.actors.launcher import wait_until
@@ -39,8 +41,8 @@ def failed(world: World, mended: Path, files: int = 3) -> str:
     return job_id
 
 
-def again(world: World, *job_ids: str) -> messages.Message:
-    return world.ask_platform(messages.RunAgain(job_ids=job_ids))
+def again(world: World, *job_ids: str, decided_ns: int = 0) -> messages.Message:
+    return world.ask_platform(messages.RunAgain(job_ids=job_ids, decided_ns=decided_ns or time.time_ns()))
 
 
 def test_it_is_run_again_with_the_same_input(world: World, tmp_path: Path) -> None:
@@ -90,6 +92,58 @@ def test_asked_twice_it_runs_once(world: World, tmp_path: Path) -> None:
     assert again(world, job_id) == messages.Done(affected=1)
     go.write_text("on\n")
     assert world.wait_run(job_id, RunState.SUCCEEDED).tries == 2
+
+
+@pytest.mark.parametrize("is_mended", [False, True])
+def test_a_repeated_command_has_one_effect(world: World, tmp_path: Path, *, is_mended: bool) -> None:
+    """Its first answer was lost, and the try is over before it comes again; a new decision is another thing."""
+    world.launcher.start("platform")
+    job_id = failed(world, tmp_path / "mended")
+    if is_mended:
+        (tmp_path / "mended").touch()
+    decided_ns = time.time_ns()
+    for _ in range(2):
+        assert again(world, job_id, decided_ns=decided_ns) == messages.Done(affected=1)
+        wait_until(lambda: world.run(job_id).tries == 2, "the second try")
+        run = world.wait_run(job_id)
+    assert (run.state, run.tries) == (RunState.SUCCEEDED if is_mended else RunState.FAILED, 2)
+    if is_mended:
+        with pytest.raises(RefusedError, match="is Succeeded"):
+            again(world, job_id)
+    else:
+        again(world, job_id)
+        wait_until(lambda: world.run(job_id).tries == 3, "the third try")
+        world.wait_run(job_id)
+
+
+def test_what_it_leaves_is_counted_once(world: World, tmp_path: Path) -> None:
+    """The quota is kept by what is left now, not by what former tries had left; also of what is canceled."""
+    with World(tmp_path / "one", "DicomAdapter.services.platform.concurrentRuns=1") as one:
+        one.launcher.start("platform")
+        writing = f"head -c 100000 /dev/zero > $OUTPUT_DIR/made; test -e {tmp_path}/mended"
+
+        def counted() -> bool:
+            rows = sum(run.kept_bytes for run in Run.select())
+            return rows == one.launcher.board.platform_bytes
+
+        job_ids = [one.start_run(one.shell(writing)) for _ in range(2)]
+        for job_id in job_ids:
+            assert one.wait_run(job_id).kept_bytes >= 100_000
+        wait_until(counted, "the bytes of two failed runs")
+        assert again(one, job_ids[0]) == messages.Done(affected=1)
+        wait_until(lambda: one.run(job_ids[0]).tries == 2, "another try")
+        one.wait_run(job_ids[0], RunState.FAILED)
+        wait_until(counted, "the same after another try")
+        holding = one.start_run(one.shell("touch $OUTPUT_DIR/begun; exec sleep 60"))
+        one.wait_begun(holding)
+        (tmp_path / "mended").touch()
+        again(one, *job_ids)
+        one.ask_platform(messages.CancelRun(run_id=one.run(job_ids[1]).run_id))
+        one.ask_platform(messages.CancelRun(run_id=one.run(holding).run_id))
+        one.wait_run(job_ids[0], RunState.SUCCEEDED)
+        one.wait_run(holding, RunState.CANCELED)
+        wait_until(counted, "what is left of a success and two cancelations")
+        assert one.run(job_ids[1]).kept_bytes == 0
 
 
 def test_one_that_waits_again_can_be_canceled(world: World, tmp_path: Path) -> None:
@@ -220,6 +274,10 @@ def test_a_payload_that_cannot_be_removed_is_tried_again(
     loop.look()
     assert list(spool.platform.glob("*/payload")) == trouble
     trouble.clear()
+    loop.look()  # not at once again
+    assert list(spool.platform.glob("*/payload"))
+    later = time.monotonic() + 31.0
+    monkeypatch.setattr(time, "monotonic", lambda: later)
     loop.look()
     assert not list(spool.platform.glob("*/payload"))
 
@@ -234,10 +292,15 @@ def test_the_look_for_old_inputs_is_cheap(ledger: Ledger, tmp_path: Path) -> Non
             asked.append((sql, params)) or run_sql(sql, params)  # type: ignore[func-returns-value]
         ),
     )
-    Runs(ledger, Availability(ledger, EventLogger("adapter.platform")), Spool(tmp_path)).give_up_inputs(5, 2)
-    sql, params = next(each for each in asked if each[0].startswith("SELECT"))
-    plan = str(run_sql(f"EXPLAIN QUERY PLAN {sql}", params).fetchall())
-    assert "USING INDEX run_keeps_input" in plan
+    runs = Runs(ledger, Availability(ledger, EventLogger("adapter.platform")), Spool(tmp_path))
+    runs.give_up_inputs(5, 2)
+    runs.kept_inputs()
+    EmbeddedPlatform(None, threading.Event()).rerunnable(())  # type: ignore[arg-type]
+    queries = [each for each in asked if each[0].startswith("SELECT")]
+    assert len(queries) == 3
+    for sql, params in queries:
+        plan = str(run_sql(f"EXPLAIN QUERY PLAN {sql}", params).fetchall())
+        assert "INDEX run_keeps_input" in plan
 
 
 def test_what_is_run_again_waits_from_then_on(world: World, tmp_path: Path) -> None:

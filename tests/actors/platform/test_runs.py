@@ -297,7 +297,7 @@ def test_a_pipeline_that_was_deleted_meanwhile_fails_the_run(world: World) -> No
     world.ask_platform(messages.PipelinesChanged())
     world.ask_platform(messages.StartRun(run_id=world.run(job_id).run_id))
     run = world.wait_run(job_id)
-    assert (run.state, "not registered any more" in run.error) == (RunState.FAILED, True)
+    assert (run.state, "is not registered" in run.error) == (RunState.FAILED, True)
 
 
 def test_runs_are_canceled_wherever_they_are(world: World) -> None:

@@ -209,12 +209,12 @@ def test_intake_that_closes(twins: Twins) -> None:
         with twin.entered() as peer:
             peer.send(_HALF)
             wait_until(twin.in_transit, "a file in transit")
-            twin.launcher.board.set_storage(Intake.PAUSED, 0, 1)
+            twin.launcher.board.set_storage(Intake.PAUSED, 0, 1, is_short=False)
             peer.send(an_object(_UID, 2, 500)[len(_HALF) :])
             assert peer.response().status == 0
             assert peer.store(_NEXT).status == 0xA700
             assert peer.store(_NEXT).status == 0xA700
-            twin.launcher.board.set_storage(Intake.OPEN, 10, 1)
+            twin.launcher.board.set_storage(Intake.OPEN, 10, 1, is_short=False)
             assert [peer.store(f"1.2.9.{number}").status for number in range(3)] == [0, 0, 0]
             peer.release()
         assert not twin.in_transit()

@@ -315,7 +315,7 @@ class TestLimits:
     ) -> None:
         with Peer(launcher.port) as open_, Peer(launcher.port) as both, Peer(launcher.port) as late:
             open_.associate()
-            launcher.board.set_storage(Intake.PAUSED, 0, 1)
+            launcher.board.set_storage(Intake.PAUSED, 0, 1, is_short=False)
             try:
                 assert open_.store("1.2.3").status == 0xA700
                 late.send(raw.associate_rq())
@@ -324,7 +324,7 @@ class TestLimits:
                 both.associate(raw.context(1), raw.context(3, raw.VERIFICATION, raw.IMPLICIT))
                 assert both.store("1.2.3").status == 0xA700
             finally:
-                launcher.board.set_storage(Intake.OPEN, 10, 1)
+                launcher.board.set_storage(Intake.OPEN, 10, 1, is_short=False)
             assert open_.store("1.2.3").status == 0
             open_.release()
             both.release()
