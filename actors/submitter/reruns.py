@@ -8,7 +8,7 @@ from actors.actor import Actor
 from actors.submitter.failure import Failure, failure_of
 from actors.submitter.progress import failed
 from protocol import killpoints, messages
-from protocol.availability import Availability
+from protocol.availability import LEDGER_AWAY, Availability
 from protocol.ledger import Ledger, Submission
 from protocol.platforms.base import Platform, Sought, StepInterruptedError
 
@@ -59,10 +59,14 @@ class Reruns:
         if not found:
             return messages.Refused(reason=_NOTHING) if command.job_ids else messages.Done()
         state, decided_ns = self._platform.unfinished_states[0], time.time_ns()
-        for page in found:
+        for number, page in enumerate(found):
             among = Submission.job_id.in_([job.job_id for job in page])
-            with self._ledger.transaction():
-                Submission.update(platform_state=state, updated_ns=decided_ns).where(among).execute()
+            try:
+                with self._ledger.transaction():
+                    Submission.update(platform_state=state, updated_ns=decided_ns).where(among).execute()
+            except LEDGER_AWAY:
+                self._settle(found[:number], state)  # these are committed, and nobody is asked to do anything
+                raise
             self._availability.committed()
         killpoints.reach("submitter.rerun-committed")
         answer: Future[messages.Message] = Future()
