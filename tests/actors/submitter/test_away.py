@@ -10,16 +10,19 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
+import peewee as pw
 import pytest
 
+from actors.submitter import progress
 from actors.submitter.payload import files
 from actors.submitter.submitter import Submitter
 from protocol import messages
 from protocol.birth import Birth
 from protocol.channels import PLATFORM_COMMANDS
-from protocol.ledger import Job, Submission
+from protocol.ledger import Job, Run, Submission
 from protocol.platforms.base import PlatformJob
 from protocol.spool import walk_files
 from protocol.states import JobState, RunState
@@ -220,3 +223,51 @@ def test_where_no_link_can_be_made_files_are_copied_once(world: World, here: Her
         for file in page:
             assert Path(other, file.name).read_bytes() == Path(file.path).read_bytes()
         assert len(list(walk_files(Path(other)))) == 3
+
+
+def ended(world: World, count: int) -> list[str]:
+    """Jobs that were submitted, and whose runs failed and keep their input."""
+    job_ids = [world.job(world.group(1), "p") for _ in range(count)]
+    for job_id in job_ids:
+        own = {"job_id": job_id, "created_ns": 1}
+        Submission.create(state=JobState.COMPLETED, platform_state=RunState.FAILED, updated_ns=1, **own)
+        run = {"run_id": job_id, "payload_id": job_id, "name": "n", "pipeline_id": "p", "priority": "normal"}
+        Run.create(state=RunState.FAILED, keeps_input=True, ended_ns=1, **run, **own)
+    return job_ids
+
+
+def states(job_ids: list[str]) -> set[str]:
+    return {row.platform_state for row in Submission.select().where(Submission.job_id.in_(job_ids))}
+
+
+def test_failed_jobs_and_an_absent_platform(world: World, here: Here) -> None:
+    """Who wants them run again is told, and they are as they were."""
+    job_ids = ended(world, 3)
+    answer = here.actor.handle_retry_jobs(messages.RetryJobs(failed=True))
+    assert isinstance(answer, Future)
+    here.turn_until(answer.done, "an answer")
+    refused = answer.result()
+    assert isinstance(refused, messages.Refused)
+    assert (refused.transient, "did not answer" in refused.reason) == (True, True)
+    here.turn_until(lambda: states(job_ids) == {"Failed"}, "the state that they have")
+
+
+def test_failed_jobs_and_a_ledger_that_goes_away(world: World, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two pages of them: nobody is asked to do anything, and they are as they were."""
+    job_ids = ended(world, 3)
+    monkeypatch.setattr(progress, "PAGE_ROWS", 1)
+    transaction, begun = here.actor._ledger.transaction, list[None]()
+
+    @contextlib.contextmanager
+    def second_fails() -> Iterator[None]:
+        begun.append(None)
+        if len(begun) == 2:
+            raise pw.OperationalError("away")
+        with transaction():
+            yield
+
+    monkeypatch.setattr(here.actor._ledger, "transaction", second_fails)
+    refused = here.actor.handle_retry_jobs(messages.RetryJobs(failed=True))
+    assert isinstance(refused, messages.Refused)
+    assert (refused.transient, "Pending" in states(job_ids)) == (True, True)
+    here.turn_until(lambda: states(job_ids) == {"Failed"}, "the state that they have")
