@@ -11,6 +11,7 @@ from protocol.ledger.database import (
     row_where,
     tuples,
 )
+from protocol.ledger.rows import JsonField, Row
 from protocol.ledger.tables import (
     TABLES,
     AeTitle,
@@ -22,12 +23,10 @@ from protocol.ledger.tables import (
     Instance,
     InstanceHistory,
     Job,
-    JsonField,
     Pipeline,
     Reclaim,
     Result,
     Retrieval,
-    Row,
     Run,
     SchemaVersion,
     SealedShard,

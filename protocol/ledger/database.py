@@ -12,7 +12,8 @@ import peewee as pw
 
 from protocol import migrations
 from protocol.errors import ConfigurationError, LedgerError
-from protocol.ledger.tables import TABLES, Row
+from protocol.ledger.rows import Row
+from protocol.ledger.tables import TABLES
 
 PAGE_ROWS = 500
 _BUSY_SECONDS = 30
