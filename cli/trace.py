@@ -20,6 +20,7 @@ _SENTENCES = {
     "RequestAccepted": "inference request {transactionId}: accepted",
     "FirstInstanceRetrieved": "inference request {transactionId}: first instance retrieved",
     "LastInstanceRetrieved": "inference request {transactionId}: last of {instances} instances retrieved",
+    "RunQueuedAgain": "job {jobName}: pipeline to be run again",
     "RunStarted": "job {jobName}: pipeline started",
     "ExportTaskCreated": "job {jobName}: export of {files} files to {destination} ({agent})",
     "DeliveriesMade": "job {jobName}: {delivered} files delivered to {destination}",

@@ -93,10 +93,17 @@ def test_jobs_trace_and_restart(shared: Gateway, tmp_path: Path) -> None:
     assert job["jobName"] in shared.cli("jobs", "list", "--state", "Completed").stdout
     assert shared.cli("jobs", "list", "--state", "Faulted").stdout == "no jobs\n"
 
-    # It was started, so there is nothing to retry, and the command says so.
-    refused = shared.cli("jobs", "retry", job["jobId"], check=False)
+    # It was started, so there is nothing to discard, and the command says so.
+    refused = shared.cli("jobs", "discard", job["jobId"], check=False)
     assert refused.returncode == 1
-    assert "Completed" in refused.stderr
+    assert "is Completed: only a Faulted one can be discarded" in refused.stderr
+    assert shared.cli("jobs", "retry", job["jobId"]).stdout == "retry: 1 job\n"
+    shared.wait_for(
+        lambda: shared.jobs(platformState="Failed") and "pipeline ended" in shared.cli("trace", study.uid).stdout,
+        30.0,
+        "another failure",
+    )
+    assert "to be run again" in shared.cli("trace", study.uid).stdout
 
     told = shared.cli("trace", study.uid).stdout
     for part in ("3 instances", "MODALITY", "group", "PayloadUploading", "pipeline started", "pipeline ended, Failed"):

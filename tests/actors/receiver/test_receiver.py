@@ -1,13 +1,9 @@
-"""Real senders: what is acknowledged is in the spool, byte for byte; who may send, how many, and the end."""
+"""Real senders: what is acknowledged is in the spool, byte for byte, and is announced."""
 
-import os
-import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
@@ -15,16 +11,14 @@ import zmq
 from pynetdicom import AE
 
 from protocol import messages
-from protocol.access import AeTitleRule
-from protocol.board import Intake
 from protocol.dimse import IMPLEMENTATION_CLASS_UID
 from protocol.moves import ExpectedMove, MovesFile
 from protocol.spool import ShardWriter, new_association_id
 from tests.actors.launcher import Launcher, RunningActor, wait_until
 from tests.actors.receiver import raw
 from tests.actors.receiver.raw import Peer, all_files, allow, pdu, pdv, stored_files
-from tests.peers import Sent, start_storescu, storescu
-from tests.peers import echoscu as run_echoscu
+from tests.actors.receiver.senders import CALLING, send
+from tests.peers import start_storescu
 from tests.samples import (
     Study,
     convert,
@@ -35,16 +29,6 @@ from tests.samples import (
     make_huge,
     make_study,
 )
-
-CALLING = "TESTER"
-
-
-def send(launcher: Launcher, *files: Path, called: str = "CT", **more: Any) -> Sent:
-    return storescu(launcher.port, *files, called=called, calling=CALLING, **more)
-
-
-def echo(launcher: Launcher, called: str = "CT", calling: str = CALLING) -> Sent:
-    return run_echoscu(launcher.port, called=called, calling=calling)
 
 
 def by_uid(launcher: Launcher) -> dict[str, Path]:
@@ -231,240 +215,6 @@ class TestAnnouncement:
         assert all(each.stored.boot_ns for each in told)
 
 
-class TestAdmission:
-    def test_the_originals_cases(self, launcher: Launcher, receiver: RunningActor) -> None:
-        assert echo(launcher).exit_code == 0
-        assert "Calling AE Title Not Recognized" in echo(launcher, calling="NOBODY").rejection
-        assert "Called AE Title Not Recognized" in echo(launcher, called="NOWHERE").rejection
-
-    def test_a_hint_when_the_case_differs(self, launcher: Launcher, receiver: RunningActor) -> None:
-        allow(launcher.spool, "Chest", calling="Scanner")
-        assert echo(launcher, "CHEST", "Scanner").rejection
-        line = receiver.wait_for_log("association_rejected")
-        # Repeats of one peer are summed up, so an earlier rejection may be the one that is written.
-        assert "peer=127.0.0.1" in line
-
-    def test_another_host(self, launcher: Launcher, receiver: RunningActor) -> None:
-        allow(launcher.spool, "CT", host="10.1.2.3")
-        assert "Calling AE Title Not Recognized" in echo(launcher).rejection
-
-    def test_a_name_is_resolved_before_its_first_association_is_refused(
-        self, launcher: Launcher, receiver: RunningActor
-    ) -> None:
-        allow(launcher.spool, "CT", host="localhost")
-        assert echo(launcher).exit_code == 0
-
-    def test_unknown_sources_may_be_allowed(self, own: Launcher) -> None:
-        own.change_settings("DicomAdapter.dicom.scp.rejectUnknownSources=false")
-        own.start("receiver-1")
-        assert echo(own, calling="NOBODY").exit_code == 0
-        own.change_settings("DicomAdapter.dicom.scp.rejectUnknownSources=true")
-        wait_until(lambda: echo(own, calling="NOBODY").exit_code, "the new settings in force")
-
-    def test_verification_may_be_off(self, own: Launcher, small: Study) -> None:
-        own.change_settings("DicomAdapter.dicom.scp.verification.enabled=false")
-        own.start("receiver-1")
-        assert "App Context Name Not Supported" in echo(own).rejection
-        assert send(own, small.directory).successes == 4
-
-    def test_ignored_sop_classes_are_answered_success_and_not_stored(
-        self, launcher: Launcher, receiver: RunningActor
-    ) -> None:
-        allow(launcher.spool, AeTitleRule(ae_title="CT", ignored_sop_classes=frozenset({raw.MR_IMAGE})))
-        before = len(stored_files(launcher.spool))
-        with Peer(launcher.port) as peer:
-            peer.associate(raw.context(1), raw.context(3, raw.MR_IMAGE))
-            peer.command(raw.store_rq("1.2.3", raw.MR_IMAGE), context_id=3)
-            peer.dataset(raw.dataset("1.2.3", raw.MR_IMAGE), context_id=3)
-            assert peer.response().status == 0
-            assert peer.store("1.2.3").status == 0
-            peer.release()
-        assert len(stored_files(launcher.spool)) == before + 1
-        receiver.wait_for_log("failed=0 ignored=1")
-
-
-class TestLimits:
-    def test_one_association_too_many_is_rejected_for_now(self, own: Launcher) -> None:
-        own.change_settings("DicomAdapter.dicom.scp.maximumNumberOfAssociations=3")
-        for number in (1, 2):
-            own.start(f"receiver-{number}")
-        peers = [Peer(own.port) for _ in range(3)]
-        for peer in peers:
-            peer.associate()
-        with Peer(own.port) as late:
-            late.send(raw.associate_rq())
-            late.expect_rejection(2, 3, 2)
-        peers[0].release()
-        wait_until(lambda: own.board.active_associations == 2, "the slot given back")
-        with Peer(own.port) as later:
-            later.associate()
-        for peer in peers:
-            peer.socket.close()
-
-    def test_a_hosts_share(self, own: Launcher) -> None:
-        own.change_settings("DicomAdapter.dicom.scp.maximumAssociationsPerHost=1")
-        own.start("receiver-1")
-        with Peer(own.port) as one, Peer(own.port) as two:
-            one.associate()
-            two.send(raw.associate_rq())
-            two.expect_rejection(2, 3, 2)
-            assert one.store("1.2.3").status == 0
-
-    def test_without_space_storage_is_refused_for_now_and_verification_is_not(
-        self, launcher: Launcher, receiver: RunningActor
-    ) -> None:
-        with Peer(launcher.port) as open_, Peer(launcher.port) as both, Peer(launcher.port) as late:
-            open_.associate()
-            launcher.board.set_storage(Intake.PAUSED, 0, 1, is_short=False)
-            try:
-                assert open_.store("1.2.3").status == 0xA700
-                late.send(raw.associate_rq())
-                late.expect_rejection(2, 3, 1)
-                assert echo(launcher).exit_code == 0
-                both.associate(raw.context(1), raw.context(3, raw.VERIFICATION, raw.IMPLICIT))
-                assert both.store("1.2.3").status == 0xA700
-            finally:
-                launcher.board.set_storage(Intake.OPEN, 10, 1, is_short=False)
-            assert open_.store("1.2.3").status == 0
-            open_.release()
-            both.release()
-
-    def test_idle_associations_are_aborted(self, own: Launcher) -> None:
-        own.change_settings("DicomAdapter.dicom.scp.limits.idleSeconds=0.5")
-        own.start("receiver-1")
-        with Peer(own.port) as peer:
-            peer.associate()
-            assert peer.store("1.2.3").status == 0
-            peer.expect_abort()
-        assert own.board.active_associations == 0
-
-    def test_a_full_disk_is_no_success(self, tmp_path: Path) -> None:
-        """The limit on a file's size stands for it: it fails in the middle of a write as a full disk does."""
-        with Launcher(tmp_path) as launcher:
-            allow(launcher.spool, "CT")
-            receiver = launcher.start("receiver-1")
-            subprocess.run(["prlimit", f"--pid={receiver.pid}", "--fsize=100000"], check=True)
-            with Peer(launcher.port) as peer:
-                peer.associate()
-                response = peer.store("1.2.3", raw.dataset("1.2.3", padding=500_000))
-                assert response.status == 0xA700
-                assert response.comment
-                assert all_files(launcher.spool) == []
-                assert peer.store("1.2.4").status == 0
-                peer.release()
-            assert "remedy" in receiver.wait_for_log("object_not_stored")
-
-    def test_a_thousand_idle_associations_cost_next_to_nothing(self, own: Launcher) -> None:
-        own.change_settings("DicomAdapter.dicom.scp.maximumNumberOfAssociations=1000")
-        receiver = own.start("receiver-1")
-        peers = [Peer(own.port) for _ in range(400)]
-        for peer in peers:
-            peer.associate()
-
-        def cpu_ticks() -> int:
-            fields = Path(f"/proc/{receiver.pid}/stat").read_text().rpartition(")")[2].split()
-            return int(fields[11]) + int(fields[12])
-
-        beats = len(receiver.told)
-        before = cpu_ticks()
-        receiver.wait_for(lambda: len(receiver.told) >= beats + 3, "three heartbeats")
-        assert cpu_ticks() - before <= 9  # of 300
-        for peer in peers:
-            peer.socket.close()
-        wait_until(lambda: own.board.active_associations == 0, "no association left")
-
-
-class TestTheEnd:
-    def test_a_replaced_receiver_finishes_its_associations(self, own: Launcher) -> None:
-        old = own.start("receiver-1")
-        with Peer(own.port) as peer:
-            peer.associate()
-            assert peer.store("1.2.1").status == 0
-            own.start("receiver-1")
-            old.drain(900)
-            old.wait_for(lambda: messages.Draining() in old.told, "draining")
-            assert peer.store("1.2.2").status == 0
-            with Peer(own.port) as next_:
-                next_.associate()
-                assert next_.store("1.2.3").status == 0
-                next_.release()
-            assert old.process.poll() is None
-            peer.release()
-        assert old.wait_ended() == 0
-        assert len(stored_files(own.spool)) == 3
-        assert old.log_text().count("association_accepted") == 1
-
-    def test_at_the_end_of_its_time_it_cuts_between_objects(self, own: Launcher) -> None:
-        old = own.start("receiver-1")
-        with Peer(own.port) as busy, Peer(own.port) as idle:
-            busy.associate()
-            idle.associate()
-            busy.command(raw.store_rq("1.2.1"))
-            busy.send(pdu(raw.P_DATA, pdv(1, 0, raw.dataset("1.2.1")[:500])))
-            old.drain(3)
-            idle.expect_abort(source=0)
-            busy.dataset(raw.dataset("1.2.1")[500:])
-            assert busy.response().status == 0
-            busy.expect_abort(source=0)
-        assert old.wait_ended() == 0
-        assert len(stored_files(own.spool)) == 1
-
-    def test_a_stop_of_the_gateway_cuts_at_once_but_no_object(self, own: Launcher) -> None:
-        receiver = own.start("receiver-1")
-        with Peer(own.port) as busy, Peer(own.port) as idle:
-            busy.associate()
-            idle.associate()
-            busy.command(raw.store_rq("1.2.1"))
-            receiver.tell(messages.Drain(seconds=20, gateway_stops=True))
-            idle.expect_abort(source=0)
-            busy.dataset(raw.dataset("1.2.1"))
-            assert busy.response().status == 0
-            busy.expect_abort(source=0)
-        assert receiver.wait_ended(10) == 0
-
-    def test_a_hand_over_may_be_hastened(self, own: Launcher) -> None:
-        receiver = own.start("receiver-1")
-        with Peer(own.port) as peer:
-            peer.associate()
-            receiver.drain(900)
-            receiver.tell(messages.Drain(seconds=5, gateway_stops=True))
-            peer.expect_abort(source=0)
-        assert receiver.wait_ended(10) == 0
-
-    def test_what_is_never_finished_is_cut_and_leaves_nothing(self, own: Launcher) -> None:
-        receiver = own.start("receiver-1")
-        with Peer(own.port) as peer:
-            peer.associate()
-            peer.command(raw.store_rq("1.2.1"))
-            peer.send(pdu(raw.P_DATA, pdv(1, 0, raw.dataset("1.2.1"))))
-            wait_until(lambda: all_files(own.spool), "an object in transit")
-            receiver.tell(messages.Drain(seconds=0.5, gateway_stops=True))
-            peer.expect_abort(source=0)
-        assert receiver.wait_ended(10) == 0
-        assert all_files(own.spool) == []
-        assert list(own.spool.writers.iterdir()) == []
-
-    def test_connections_wait_for_a_successor(self, own: Launcher) -> None:
-        """The port's queue belongs to the supervisor: a killed receiver loses none of it."""
-        first = own.start("receiver-1")
-        os.kill(first.pid, signal.SIGSTOP)
-        peers = [Peer(own.port) for _ in range(5)]
-        for peer in peers:
-            peer.send(raw.associate_rq())
-        first.kill()
-        own.bury(first)
-        own.start("receiver-1")
-        for peer in peers:
-            assert peer.receive()[0] == raw.AC
-            peer.release()
-            peer.socket.close()
-
-    def test_without_its_supervisor_it_drains(self, own: Launcher) -> None:
-        receiver = own.start("receiver-1")
-        receiver.abandon()
-        assert receiver.wait_ended(10) == 0
-
-
 def test_what_no_move_has_begun_stays_with_the_ae_title_of_the_same_name(own: Launcher, small: Study) -> None:
     """While a C-MOVE of ours is under way, its archive may send other objects, too."""
     title = own.settings.dicom.scu.ae_title
@@ -502,14 +252,3 @@ def test_what_a_dead_receiver_had_in_transit_is_removed(own: Launcher) -> None:
     assert len(stored_files(own.spool)) == 1
     assert len(all_files(own.spool)) == 2
     kept.discard()
-
-
-def test_an_ipv6_peer_with_a_mapped_address_is_known_by_its_ipv4(tmp_path: Path) -> None:
-    if not socket.has_dualstack_ipv6():
-        pytest.skip("no IPv6 here")
-    with Launcher(tmp_path) as launcher:
-        allow(launcher.spool, "CT")
-        launcher.listener.close()
-        launcher.listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-        launcher.start("receiver-1")
-        assert echo(launcher).exit_code == 0
