@@ -198,15 +198,20 @@ def faulted(command: messages.RetryJobs | messages.DiscardJobs) -> Iterator[list
 
 
 def failed(command: messages.RetryJobs, rerunnable: Sequence[str]) -> Iterator[list[Progress]]:
-    """The jobs that a command means and that failed on the platform, in pages.
+    """The jobs that a command means, that failed on the platform, and that can be run again, in pages.
 
     Args:
         command: which.
-        rerunnable: UUIDs of jobs; only these.
+        rerunnable: UUIDs of the jobs that can be.
     """
     for start in range(0, len(rerunnable), PAGE_ROWS):
         among = Submission.job_id.in_(rerunnable[start : start + PAGE_ROWS])
         yield from _meant(command, among & (Submission.platform_state == RunState.FAILED))
+
+
+def any_failed(command: messages.RetryJobs) -> bool:
+    """Whether a command means any job that failed on the platform."""
+    return any(page for page in _meant(command, Submission.platform_state == RunState.FAILED))
 
 
 def _meant(command: messages.RetryJobs | messages.DiscardJobs, state: Any) -> Iterator[list[Progress]]:

@@ -6,13 +6,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from actors.actor import Actor
 from actors.submitter.failure import Failure, failure_of
-from actors.submitter.progress import failed
+from actors.submitter.progress import any_failed, failed
 from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.ledger import Ledger, Submission
 from protocol.platforms.base import Platform, Sought, StepInterruptedError
 
-_NOTHING = "the platform does not keep what the job needs to be run again: have the study sent again"
+_NOTHING = "the platform does not keep what is needed to run it again: have the study sent again"
 
 
 class Reruns:
@@ -57,7 +57,7 @@ class Reruns:
         pages = failed(command, self._platform.rerunnable(command.job_ids))
         found = [sought for page in pages if (sought := [progress.sought() for progress in page])]
         if not found:
-            return messages.Refused(reason=_NOTHING) if command.job_ids else messages.Done()
+            return messages.Refused(reason=_NOTHING) if any_failed(command) else messages.Done()
         state, decided_ns = self._platform.unfinished_states[0], time.time_ns()
         for number, page in enumerate(found):
             among = Submission.job_id.in_([job.job_id for job in page])

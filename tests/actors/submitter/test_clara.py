@@ -102,8 +102,10 @@ def test_what_failed_there_cannot_be_run_again(clara: ClaraServer, make_world: C
     wait_until(lambda: world.submission(job_id).platform_state == "Succeeded", "the platform's state")
     Submission.update(platform_state="Failed").where(Submission.job_id == job_id).execute()
     calls = clara.faults.calls.copy()
-    with pytest.raises(RefusedError, match="have the study sent again"):
-        world.ask_submitter(messages.RetryJobs(job_ids=(job_id,), failed=True))
+    for command in (messages.RetryJobs(job_ids=(job_id,), failed=True), messages.RetryJobs(ae_title="AE", failed=True)):
+        with pytest.raises(RefusedError, match="have the study sent again"):
+            world.ask_submitter(command)
+    assert world.ask_submitter(messages.RetryJobs(ae_title="OTHER", failed=True)) == messages.Done()
     assert world.ask_submitter(messages.RetryJobs(job_ids=(job_id,))) == messages.Done()  # it did not fault
     assert world.submission(job_id).platform_state == "Failed"
     assert clara.faults.calls == calls
