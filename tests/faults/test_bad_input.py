@@ -66,10 +66,10 @@ ROWS: dict[int, tuple[str, ...]] = {
     20: (f"{_RECEIVER}::test_no_dataset_or_an_empty_one",),
     21: tuple(f"{_RECEIVER}::test_{how}" for how in ("abort", "release", "fin", "rst")),
     22: ("tests/actors/processor/test_processor.py::test_of_two_versions_the_earlier_or_the_later_stays",),
-    23: ("tests/actors/receiver/test_receiver.py::test_a_hosts_share",),
+    23: ("tests/actors/receiver/test_limits.py::test_a_hosts_share",),
     24: (f"{_RECEIVER}::test_a_peer_that_never_reads",),
     25: (
-        "tests/actors/receiver/test_receiver.py::test_a_full_disk_is_no_success",
+        "tests/actors/receiver/test_limits.py::test_a_full_disk_is_no_success",
         "tests/actors/receiver/test_store.py",
         "tests/test_disk_guard.py::test_a_disk_that_is_full_to_the_last_byte",
     ),
