@@ -19,6 +19,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from actors.retriever.sources.wire import keep_answers
 from tests.gateway import Gateway
 from tests.peers import Sent, echoscu, start_storescu, storescu
 from tests.samples import Study, make_study
@@ -262,6 +263,7 @@ def open_association(port: int) -> Iterator[Association]:
     ae.add_requested_context("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
     association = ae.associate("127.0.0.1", port, ae_title="GUARD")
     assert association.is_established
+    keep_answers(association)
     try:
         yield association
     finally:

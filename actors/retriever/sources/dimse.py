@@ -35,7 +35,7 @@ from actors.retriever.sources.base import (
     Sink,
     StoppedError,
 )
-from actors.retriever.sources.wire import bounded
+from actors.retriever.sources.wire import bounded, keep_answers
 from protocol.dimse.uids import is_uid_value
 from protocol.errors import AdapterError, StorageError
 from protocol.inference import AccessionStudies, DimseSource, PatientStudies, Selection
@@ -232,6 +232,7 @@ class Dimse(DicomSource):
         )
         if not association.is_established:
             raise _not_established(association)
+        keep_answers(association)
         try:
             yield association
         except ValueError as error:  # pynetdicom: no accepted context for this operation

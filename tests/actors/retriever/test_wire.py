@@ -5,14 +5,19 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pynetdicom import AE
+from pynetdicom.dimse_primitives import C_STORE
 
 from actors.retriever.sources import dimse, wire
 from actors.retriever.sources.base import AwayError
 from actors.retriever.sources.dimse import Dimse
 from protocol.inference import DimseSource, PatientStudies
+from tests.actors.launcher import wait_until
+from tests.peers import storescp
 
 
 def _read_pdu(connection: socket.socket) -> bytes:
@@ -74,3 +79,26 @@ def test_bounds(behave: Callable[[socket.socket], None], monkeypatch: pytest.Mon
             Dimse(source, "OURS", anybody, anybody).studies_of(PatientStudies(patient_id="P"))
     over.set()
     assert time.monotonic() - started < 15
+
+
+def test_an_answer_is_for_who_waits_for_it(tmp_path: Path) -> None:
+    """pynetdicom's thread looks for requests all the time; what it would find is left alone."""
+    with storescp(tmp_path / "peer") as peer:
+        entity = AE(ae_title="OURS")
+        entity.add_requested_context("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
+        association = entity.associate("127.0.0.1", peer.port)
+        assert association.is_established
+        wire.keep_answers(association)
+        take, looks, answer = association.dimse.get_msg, list[bool](), C_STORE()
+
+        def counted(block: bool = False) -> Any:
+            looks.append(block)
+            return take(block)
+
+        association.dimse.get_msg = counted  # type: ignore[method-assign]
+        wait_until(lambda: looks, "a look of the thread")
+        association.dimse.msg_queue.put((1, answer))
+        looks.clear()
+        wait_until(lambda: len(looks) >= 3, "more looks of the thread")
+        assert association.dimse.get_msg(block=True) == (1, answer)
+        association.release()
