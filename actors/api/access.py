@@ -47,7 +47,8 @@ class AccessWriter:
     @property
     def is_due(self) -> bool:
         """Whether the file must be written: a change was not, or somebody else has changed, or deleted, it since."""
-        return self.stale or _seen(self._path) != self._written
+        seen = _seen(self._path)
+        return self.stale or seen is None or seen != self._written
 
     def write(self) -> None:
         """Bring the file up to the ledger; when it returns, the ledger's rules hold in every process.
