@@ -161,27 +161,25 @@ def _shown(pipeline: Pipeline) -> Pipeline:
 
 def _identifier() -> Kind:
     """The kind of IDs, as another platform may have made them."""
-
-    def parse(value: object) -> str:
-        if value == "":
-            return ""
-        found = as_text(value)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", found, re.ASCII):
-            raise Refused("is no ID")
-        return found
-
-    return Kind("1 to 64 letters, digits, dots, hyphens and underscores, or empty for a new one", parse)
+    allowed = "1 to 64 letters, digits, dots, hyphens and underscores, or empty for a new one"
+    return _optional(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "is no ID", allowed)
 
 
 def _user() -> Kind:
     """The kind of account names; whether the account exists is the platform's to say."""
+    allowed = "the name of an account of this machine, or empty"
+    return _optional(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", "is no account name", allowed)
+
+
+def _optional(pattern: str, wrong: str, allowed: str) -> Kind:
+    """The kind of texts of a form, or empty ones."""
 
     def parse(value: object) -> str:
         if value == "":
             return ""
         found = as_text(value)
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", found, re.ASCII):
-            raise Refused("is no account name")
+        if not re.fullmatch(pattern, found, re.ASCII):
+            raise Refused(wrong)
         return found
 
-    return Kind("the name of an account of this machine, or empty", parse)
+    return Kind(allowed, parse)

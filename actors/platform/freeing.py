@@ -1,8 +1,8 @@
-"""Frees what runs that are over have left: results when every destination has them, inputs of what failed after a week.
+"""Frees what runs that are over have left, when nobody needs it: the last step of a result's life.
 
 A result without export tasks stays, since somebody may fetch it from where it lies. One whose export failed, or missed
-some of its files, stays too. What is exported is kept for a day; the input of a run that failed for a week, in which a
-person may have it run again; both only while there is room.
+some of its files, stays too. What is exported is kept for a day, while there is room. What a failed run has read:
+`kept_inputs.py`.
 """
 
 import time
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import peewee as pw
 
+from actors.platform.kept_inputs import KeptInputs
 from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
 from protocol import killpoints
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS, _SHORT_LOOK_SECONDS = 30.0, 2.0
 _KEPT_SECONDS = 24 * 3600.0
-_INPUT_KEPT_SECONDS = 7 * 24 * 3600.0
-_INPUTS_AT_ONCE, _INPUTS_SHARE = 20, 20  # so many, or one in so many of those that are kept: the oldest
 _NEW_SECONDS = 60.0  # in which the exporter may not have made all tasks of a result; some registers a pipeline itself
 _OVER = (TaskState.SUCCEEDED, TaskState.CANCELED)
 
@@ -56,9 +55,7 @@ class Freeing:
         self._availability = availability
         self._under_way = False
         self._look_at = 0.0
-        self._given_up: list[str] = []  # payloads that are still to be removed
-        self._left: list[str] = []  # that could not be
-        self._try_left_at = 0.0
+        self._inputs = KeptInputs(actor, runs)
         actor.every(_SHORT_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
@@ -68,24 +65,13 @@ class Freeing:
         if is_short or time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_SECONDS
             self._under_way = True
-            self._availability.attempt(lambda: self._give_up_inputs(0.0 if is_short else _INPUT_KEPT_SECONDS))
-            payloads, self._given_up = self._given_up, []
-            if time.monotonic() >= self._try_left_at:
-                payloads, self._left, self._try_left_at = payloads + self._left, [], time.monotonic() + _LOOK_SECONDS
+            self._availability.attempt(lambda: self._inputs.give_up(is_short=is_short))
+            payloads = self._inputs.take()
             self._actor.in_thread(lambda: self._free(0.0 if is_short else _KEPT_SECONDS, payloads))
-
-    def _give_up_inputs(self, kept_seconds: float) -> None:
-        """In the loop, so that none is being run again; what a kill leaves of a payload goes at the next start."""
-        most = max(_INPUTS_AT_ONCE, self._runs.kept_inputs() // _INPUTS_SHARE)
-        given_up = self._runs.give_up_inputs(time.time_ns() - int(kept_seconds * NANOSECONDS), most)
-        if given_up:
-            killpoints.reach("platform.rerun-given-up")
-            self._actor.log.info("inputs_given_up", runs=len(given_up))
-            self._given_up += given_up
 
     def _free(self, kept_seconds: float, payloads: Sequence[str]) -> None:
         """In a thread. Of results the files go first: a kill before the commit costs a repetition."""
-        self._remove_payloads(payloads)
+        self._inputs.remove(payloads)
         try:
             for found in exported(kept_seconds):
                 remove_tree(self._runs.home(found.payload_id))
@@ -98,20 +84,6 @@ class Freeing:
             self._actor.log.warning("results_not_freed", reason=error.strerror, remedy="remove them by hand")
         finally:
             self._actor.post(self._ended)
-
-    def _remove_payloads(self, payloads: Sequence[str]) -> None:
-        left: list[str] = []
-        reason: str | None = None
-        for payload_id in payloads:
-            try:
-                remove_tree(self._runs.payload(payload_id))
-            except OSError as error:
-                left.append(payload_id)
-                reason = error.strerror
-        if left:
-            remedy = "see what is wrong with the storage; it is tried again"
-            self._actor.log.warning("inputs_not_removed", runs=len(left), reason=reason, remedy=remedy)
-            self._actor.post(lambda: self._left.extend(left))
 
     def _forget(self, found: Exported) -> None:
         self._runs.forget_result(found.run_id)

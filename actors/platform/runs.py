@@ -155,14 +155,16 @@ class Runs:
         """How many runs keep their input, to be run again."""
         return int(Run.select().where(keeps_input()).count())
 
-    def give_up_inputs(self, ended_before_ns: int, most: int) -> list[str]:
+    def give_up_inputs(self, ended_before_ns: int | None, most: int) -> list[str]:
         """Commit that runs that failed cannot be run again; returns their payloads, which may be removed then.
 
         Args:
-            ended_before_ns: only those that ended before this, in ns of the wall clock; the oldest first.
+            ended_before_ns: only those that ended before this, in ns of the wall clock; None is all that have ended,
+                also those that ended later than it is now, since the clock was set back. The oldest first.
             most: how many.
         """
-        query = Run.select(Run.run_id, Run.payload_id).where(keeps_input() & (Run.ended_ns < ended_before_ns))
+        is_over = Run.ended_ns.is_null(False) if ended_before_ns is None else Run.ended_ns < ended_before_ns
+        query = Run.select(Run.run_id, Run.payload_id).where(keeps_input() & is_over)
         found = list(tuples(query.order_by(Run.ended_ns).limit(most)))
         if found:
             with self._commit():

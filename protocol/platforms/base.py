@@ -10,7 +10,7 @@ from typing import BinaryIO, ClassVar
 
 import msgspec
 
-from protocol.errors import AdapterError
+from protocol.errors import AdapterError, RefusedError
 
 JOB_ID_KEY = "DicomAdapterJobId"
 """The name of the metadata that holds a job's own UUID."""
@@ -156,7 +156,7 @@ class Platform(ABC):
         """
         return ()
 
-    def run_again(self, job_ids: Sequence[str], decided_ns: int) -> int:
+    def run_again(self, job_ids: Sequence[str], decided_ns: int) -> int:  # noqa: ARG002 - most platforms keep nothing
         """Run jobs again that failed there; returns how many. May be repeated.
 
         Args:
@@ -166,7 +166,7 @@ class Platform(ABC):
         Raises:
             RefusedError: none of them can be, any more.
         """
-        raise NotImplementedError(job_ids, decided_ns)
+        raise RefusedError("the platform does not keep what is needed to run it again: have the study sent again")
 
     @abstractmethod
     def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.platform import freeing, leftovers
+from actors.platform import kept_inputs, leftovers
 from actors.platform.freeing import Freeing
 from actors.platform.runs import Runs
 from protocol import messages
@@ -223,10 +223,11 @@ def test_inputs_are_given_up(ledger: Ledger, tmp_path: Path, monkeypatch: pytest
     """After a week; or the oldest, some at a time, when room is short. What is being run again keeps its input."""
     spool = Spool(tmp_path / "spool")
     spool.create()
-    monkeypatch.setattr(freeing, "_INPUTS_AT_ONCE", 2)
+    monkeypatch.setattr(kept_inputs, "_AT_ONCE", 2)
     now = time.time_ns()
     states = {"old": (RunState.FAILED, now - WEEK_NS - 10**9), "again": (RunState.PENDING, None)}
-    states |= {f"new{n}": (RunState.FAILED, now - (9 - n) * 10**9) for n in range(4)}
+    states |= {f"new{n}": (RunState.FAILED, now - (9 - n) * 10**9) for n in range(3)}
+    states |= {"new3": (RunState.FAILED, now + 3600 * 10**9)}  # and then the clock was set back
     for name, (state, ended_ns) in states.items():
         columns = {"job_id": name, "payload_id": name, "name": "n", "pipeline_id": "p", "priority": "normal"}
         Run.create(run_id=name, state=state, keeps_input=True, created_ns=now, ended_ns=ended_ns, **columns)
@@ -266,7 +267,7 @@ def test_a_payload_that_cannot_be_removed_is_tried_again(
             raise OSError(errno.EIO, "no")
         leftovers.remove_tree(path)
 
-    monkeypatch.setattr(freeing, "remove_tree", remove)
+    monkeypatch.setattr(kept_inputs, "remove_tree", remove)
     availability = Availability(ledger, EventLogger("adapter.platform"))
     loop = Loop(ledger)
     Freeing(loop, Runs(ledger, availability, spool), lambda _: None, availability)  # type: ignore[arg-type]
