@@ -10,9 +10,7 @@ from actors.submitter.progress import any_failed, failed
 from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.ledger import Ledger, Submission
-from protocol.platforms.base import Platform, Sought, StepInterruptedError
-
-_NOTHING = "the platform does not keep what is needed to run it again: have the study sent again"
+from protocol.platforms.base import NOTHING_KEPT, Platform, Sought, StepInterruptedError
 
 
 class Reruns:
@@ -57,7 +55,7 @@ class Reruns:
         pages = failed(command, self._platform.rerunnable(command.job_ids))
         found = [sought for page in pages if (sought := [progress.sought() for progress in page])]
         if not found:
-            return messages.Refused(reason=_NOTHING) if any_failed(command) else messages.Done()
+            return messages.Refused(reason=NOTHING_KEPT) if any_failed(command) else messages.Done()
         state, decided_ns = self._platform.unfinished_states[0], time.time_ns()
         for number, page in enumerate(found):
             among = Submission.job_id.in_([job.job_id for job in page])
@@ -75,7 +73,7 @@ class Reruns:
 
     def _ask(self, found: list[list[Sought]], state: str, decided_ns: int, answer: "Future[messages.Message]") -> None:
         """In the thread; whatever the platform says, what became of the jobs is then looked at like a started one's."""
-        affected, refused = 0, messages.Refused(reason=_NOTHING)
+        affected, refused = 0, messages.Refused(reason=NOTHING_KEPT)
         for page in found:
             try:
                 affected += self._platform.run_again([job.job_id for job in page], decided_ns)

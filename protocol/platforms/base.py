@@ -14,6 +14,8 @@ from protocol.errors import AdapterError, RefusedError
 
 JOB_ID_KEY = "DicomAdapterJobId"
 """The name of the metadata that holds a job's own UUID."""
+NOTHING_KEPT = "the platform does not keep what is needed to run it again: have the study sent again"
+"""Why nothing is run again, and what to do."""
 
 
 class PlatformError(AdapterError):
@@ -166,7 +168,7 @@ class Platform(ABC):
         Raises:
             RefusedError: none of them can be, any more.
         """
-        raise RefusedError("the platform does not keep what is needed to run it again: have the study sent again")
+        raise RefusedError(NOTHING_KEPT)
 
     @abstractmethod
     def states(self, jobs: Sequence[Sought]) -> dict[str, PlatformState]:
