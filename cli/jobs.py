@@ -117,8 +117,7 @@ def retry(
 
     Example: `dicom-adapter jobs retry --platform Failed --pipeline 7d1b…`
     """
-    chosen = {**_choice(ae_title, pipeline, since, until), **choice(platformState=platform)}
-    _decide(url, "retry", job_ids or [], chosen, every)
+    _decide(url, "retry", job_ids or [], _choice(ae_title, pipeline, since, until, platform), every)
 
 
 @app.command()
@@ -129,26 +128,36 @@ def discard(
     pipeline: PipelineChoice = None,
     since: Since = None,
     until: Until = None,
+    platform: Annotated[
+        str | None,
+        typer.Option(help="Succeeded: the results of jobs, Failed: the input that they keep, instead of faulted jobs."),
+    ] = None,
     every: Every = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Give faulted jobs up: their instances may then be deleted.
+    """Give faulted jobs up, whose instances may then be deleted; or what ended ones have left on this machine.
+
+    Of a job that succeeded on the embedded platform that is its results, unless an export waits for them or failed; of
+    one that failed its input, which is kept to run it again.
 
     Example: `dicom-adapter jobs discard 6c2f…`
+
+    Example: `dicom-adapter jobs discard --platform Succeeded --until 2024-05-31`
     """
-    _decide(url, "discard", job_ids or [], _choice(ae_title, pipeline, since, until), every)
+    _decide(url, "discard", job_ids or [], _choice(ae_title, pipeline, since, until, platform), every)
 
 
-def _choice(ae_title: str | None, pipeline: str | None, since: str | None, until: str | None) -> dict[str, str]:
-    given = choice(aeTitle=ae_title, pipelineId=pipeline, since=since, until=until)
+def _choice(
+    ae_title: str | None, pipeline: str | None, since: str | None, until: str | None, platform: str | None
+) -> dict[str, str]:
+    given = choice(aeTitle=ae_title, pipelineId=pipeline, since=since, until=until, platformState=platform)
     return {name: utc_time(value) if name in ("since", "until") else value for name, value in given.items()}
 
 
 def _decide(url: str, verb: str, job_ids: list[str], chosen: dict[str, str], every: bool) -> None:
     if sum((bool(job_ids), bool(chosen), every)) != 1:
-        further = ", --platform" if verb == "retry" else ""
         raise UsageError(
-            f"say which jobs to {verb}: their IDs, or --aetitle, --pipeline, --since, --until{further}, or --all"
+            f"say which jobs to {verb}: their IDs, or --aetitle, --pipeline, --since, --until, --platform, or --all"
         )
     if job_ids:
         decide_each(url, verb, "jobs", job_ids, "job")

@@ -35,7 +35,12 @@ def _let_runs_keep_their_input(database: Any) -> None:
     database.execute_sql("CREATE INDEX run_keeps_input ON run (keeps_input)")
 
 
-STEPS: tuple[Step, ...] = (_let_runs_keep_their_input,)
+def _let_results_be_discarded(database: Any) -> None:
+    """To version 3: a person may give results up."""
+    database.execute_sql("ALTER TABLE result ADD COLUMN discarded BOOLEAN NOT NULL DEFAULT FALSE")
+
+
+STEPS: tuple[Step, ...] = (_let_runs_keep_their_input, _let_results_be_discarded)
 """The first leads from version 1 to version 2. A step that was released is never changed."""
 
 _ADVISORY_LOCK = 4242006

@@ -93,10 +93,6 @@ def test_jobs_trace_and_restart(shared: Gateway, tmp_path: Path) -> None:
     assert job["jobName"] in shared.cli("jobs", "list", "--state", "Completed").stdout
     assert shared.cli("jobs", "list", "--state", "Faulted").stdout == "no jobs\n"
 
-    # It was started, so there is nothing to discard, and the command says so.
-    refused = shared.cli("jobs", "discard", job["jobId"], check=False)
-    assert refused.returncode == 1
-    assert "is Completed: only a Faulted one can be discarded" in refused.stderr
     assert shared.cli("jobs", "retry", job["jobId"]).stdout == "retry: 1 job\n"
     shared.wait_for(
         lambda: shared.jobs(platformState="Failed") and "pipeline ended" in shared.cli("trace", study.uid).stdout,
@@ -104,6 +100,10 @@ def test_jobs_trace_and_restart(shared: Gateway, tmp_path: Path) -> None:
         "another failure",
     )
     assert "to be run again" in shared.cli("trace", study.uid).stdout
+    assert shared.cli("jobs", "discard", job["jobId"]).stdout == "discard: 1 job\n"
+    for verb, words in (("discard", "nothing is kept of it"), ("retry", "have the study sent again")):
+        refused = shared.cli("jobs", verb, job["jobId"], check=False)
+        assert (refused.returncode, words in refused.stderr) == (1, True)
 
     told = shared.cli("trace", study.uid).stdout
     for part in ("3 instances", "MODALITY", "group", "PayloadUploading", "pipeline started", "pipeline ended, Failed"):

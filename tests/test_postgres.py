@@ -9,7 +9,14 @@ import peewee as pw
 import pytest
 
 from protocol.ledger import Job, Ledger
-from tests.actors.platform.test_rerun import test_inputs_are_given_up  # noqa: F401 - it runs here with our fixtures
+from tests.actors.platform.test_freeing import (  # noqa: F401 - they run here with this module's fixtures
+    runs,
+    test_only_what_every_destination_has,
+    test_the_jobs_that_are_meant,
+    test_what_is_discarded,
+    test_what_is_too_old,
+)
+from tests.actors.platform.test_rerun import test_inputs_are_given_up  # noqa: F401
 from tests.actors.processor.test_processor import (  # noqa: F401 - they run here with this module's fixtures
     test_a_repeat_after_the_close_makes_no_job_and_anything_new_the_next_revision,
     test_of_two_versions_the_earlier_or_the_later_stays,

@@ -16,9 +16,11 @@ from protocol import channels, messages
 from protocol.clock import NANOSECONDS, iso
 from protocol.config.kinds import Kind, Refused, as_text
 from protocol.errors import NotFoundError, RefusedError
-from protocol.ledger import PAGE_ROWS, Job, Run, Submission
+from protocol.ledger import PAGE_ROWS, Job, Result, Run, Submission
+from protocol.ledger.results import with_files
 from protocol.states import PLATFORM_STATES, RUN_UNDER_WAY, JobState, RunState
 
+_ENDED = (RunState.SUCCEEDED, RunState.FAILED)  # of which something may be kept
 _FIRST_YEAR, _LAST_YEAR = 1971, 2261  # whose moments are positive and fit into 64 bits of nanoseconds
 
 
@@ -61,6 +63,7 @@ class RunDetail(Entity, frozen=True, kw_only=True):
     started: str | None
     ended: str | None
     keeps_input: Annotated[bool, Meta(description="It failed, and can be run again.")]
+    keeps_results: Annotated[bool, Meta(description="What it has made lies in the storage still.")]
 
 
 class JobDetail(JobSummary, frozen=True, kw_only=True):
@@ -78,11 +81,11 @@ class Affected(Entity, frozen=True, kw_only=True):
 
 
 class Jobs:
-    """Lists jobs, and passes a person's decisions on to the submitter.
+    """Lists jobs, and passes a person's decisions on to the submitter, or to the embedded platform.
 
     Args:
         book: the ledger.
-        owners: the submitter among them.
+        owners: both among them.
     """
 
     def __init__(self, book: Book, owners: Owners) -> None:
@@ -124,12 +127,13 @@ class Jobs:
             if row is None:
                 raise NotFoundError(f"there is no job {job_id!r}: see /api/jobs for those there are")
             run = Run.get_or_none(Run.job_id == row.job_id)
+            result = run and Result.get_or_none((Result.run_id == run.run_id) & with_files() & ~Result.discarded)
         submission = getattr(row, "submission", None)
         return JobDetail(
             **msgspec.structs.asdict(_summary(row)),
             platform_job_id=submission.platform_job_id if submission else "",
             steps=steps_of(submission),
-            run=_run(run) if run else None,
+            run=_run(run, keeps_results=result is not None) if run else None,
         )
 
     def retry(self, job_id: str) -> int:
@@ -145,8 +149,17 @@ class Jobs:
         return self._decide(job_id, messages.RetryJobs(job_ids=(job_id.lower(),), failed=failed))
 
     def discard(self, job_id: str) -> int:
-        """Give a faulted job up; raises as `retry`."""
-        return self._decide(job_id, messages.DiscardJobs(job_ids=(job_id.lower(),)))
+        """Give a faulted job up, or what an ended one has left on the embedded platform; raises as `retry`."""
+        job = self.one(job_id)
+        if job.run is None or job.run.state not in _ENDED:
+            return self._decide(job_id, messages.DiscardJobs(job_ids=(job_id.lower(),)))
+        command = messages.DiscardRuns(state=RunState(job.run.state), job_ids=(job_id.lower(),))
+        affected = self._owners.ask(channels.PLATFORM_COMMANDS, command)
+        if not affected and job.run.keeps_results:
+            raise RefusedError("an export waits for the job's results, or failed: cancel it first (exports cancel)")
+        if not affected:
+            raise RefusedError("the job has ended, and nothing is kept of it")
+        return affected
 
     def retry_all(self, body: bytes) -> int:
         """Submit all faulted jobs of a filter again, or have all that failed on the platform run again.
@@ -155,19 +168,23 @@ class Jobs:
             InvalidError, RefusedError, UnavailableError: the filter is not valid; or nobody answers.
         """
         which = Body(body)
-        failed = which.read("platformState", _failed(), False)
+        failed = which.read("platformState", _run_state("be run again", RunState.FAILED), None) is not None
         return self._owners.ask(channels.SUBMITTER_COMMANDS, messages.RetryJobs(**_filter(which), failed=failed))
 
     def discard_all(self, body: bytes) -> int:
-        """Give all faulted jobs of a filter up; raises as `retry_all`."""
-        return self._owners.ask(channels.SUBMITTER_COMMANDS, messages.DiscardJobs(**_filter(Body(body))))
+        """Give all faulted jobs of a filter up, or what all that ended have left; raises as `retry_all`."""
+        which = Body(body)
+        state = which.read("platformState", _run_state("be discarded", *_ENDED), None)
+        if state is None:
+            return self._owners.ask(channels.SUBMITTER_COMMANDS, messages.DiscardJobs(**_filter(which)))
+        return self._owners.ask(channels.PLATFORM_COMMANDS, messages.DiscardRuns(**_filter(which), state=state))
 
     def _decide(self, job_id: str, command: messages.RetryJobs | messages.DiscardJobs) -> int:
         state = self.one(job_id).state
         affected = self._owners.ask(channels.SUBMITTER_COMMANDS, command)
         if not affected:
             may_be = "a Faulted one, or one whose pipeline Failed, can be retried"
-            may_be = may_be if isinstance(command, messages.RetryJobs) else "a Faulted one can be discarded"
+            may_be = may_be if isinstance(command, messages.RetryJobs) else "a Faulted or ended one can be discarded"
             raise RefusedError(f"the job is {state}: only {may_be}")
         return affected
 
@@ -204,7 +221,7 @@ def _summary(row: Any) -> JobSummary:
     )
 
 
-def _run(run: Run) -> RunDetail:
+def _run(run: Run, *, keeps_results: bool) -> RunDetail:
     return RunDetail(
         run_id=run.run_id,
         state=run.state,
@@ -216,6 +233,7 @@ def _run(run: Run) -> RunDetail:
         started=None if run.started_ns is None else iso(run.started_ns),
         ended=None if run.ended_ns is None else iso(run.ended_ns),
         keeps_input=run.keeps_input,
+        keeps_results=keeps_results,
     )
 
 
@@ -233,15 +251,22 @@ def _filter(body: Body) -> dict[str, Any]:
     return found
 
 
-def _failed() -> Kind:
-    """The kind of the state in which the platform can run a job again."""
+def _run_state(what: str, *states: RunState) -> Kind:
+    """The kind of a state of runs on the embedded platform.
 
-    def parse(value: object) -> bool:
-        if as_text(value).casefold() != RunState.FAILED.casefold():
-            raise Refused("cannot be run again")
-        return True
+    Args:
+        what: that is done to jobs of these states.
+        states: that may be given.
+    """
 
-    return Kind(f"{RunState.FAILED}, or nothing for jobs that faulted before they were started", parse)
+    def parse(value: object) -> RunState:
+        given = as_text(value).casefold()
+        for state in states:
+            if state.casefold() == given:
+                return state
+        raise Refused(f"cannot {what}")
+
+    return Kind(f"{', '.join(states)}, or nothing for jobs that faulted before they were started", parse)
 
 
 def _moment() -> Kind:

@@ -6,7 +6,8 @@ from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
 from actors.platform.usage import Usage
 from protocol.ledger import Job, Ledger, Result, Run
-from protocol.ledger.past import Forgetting, Past, with_files
+from protocol.ledger.past import Forgetting, Past
+from protocol.ledger.results import with_files
 from protocol.logs import EventLogger
 from protocol.states import RunState
 

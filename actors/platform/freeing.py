@@ -1,7 +1,8 @@
 """Frees what runs that are over have left, when nobody needs it: the last step of a result's life.
 
-A result without export tasks stays, since somebody may fetch it from where it lies. One whose export failed, or missed
-some of its files, stays too. What is exported is kept for a day, while there is room. What a failed run has read:
+What is exported is kept for a day, while there is room. A result without export tasks stays, since somebody may fetch
+it from where it lies, and so does one of which an export missed some files: until a person discards it, or for as long
+as the settings say. One whose export failed stays until a person has decided on that. What a failed run has read:
 `kept_inputs.py`.
 """
 
@@ -15,23 +16,23 @@ import peewee as pw
 from actors.platform.kept_inputs import KeptInputs
 from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
-from protocol import killpoints
+from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
 from protocol.clock import NANOSECONDS
 from protocol.ledger import PAGE_ROWS, Delivery, ExportTask, Result, Run, tuples
-from protocol.states import DeliveryState, TaskState
+from protocol.ledger.results import NOT_WANTED, awaits_export, tasks_of_result
+from protocol.states import DeliveryState, RunState, TaskState
 
 if TYPE_CHECKING:
     from actors.platform.platform import Platform
 
 _LOOK_SECONDS, _SHORT_LOOK_SECONDS = 30.0, 2.0
-_KEPT_SECONDS = 24 * 3600.0
+DAY_SECONDS = 24 * 3600.0
 _NEW_SECONDS = 60.0  # in which the exporter may not have made all tasks of a result; some registers a pipeline itself
-_OVER = (TaskState.SUCCEEDED, TaskState.CANCELED)
 
 
-class Exported(msgspec.Struct, frozen=True):
-    """A run whose results every destination has."""
+class Unneeded(msgspec.Struct, frozen=True):
+    """A run whose results nobody needs."""
 
     run_id: str
     payload_id: str
@@ -58,6 +59,19 @@ class Freeing:
         self._inputs = KeptInputs(actor, runs)
         actor.every(_SHORT_LOOK_SECONDS, self._look)
 
+    def discard(self, command: messages.DiscardRuns) -> int:
+        """Commit that a person gives up what runs have left, and delete it soon; returns of how many runs.
+
+        Raises:
+            peewee.PeeweeException: the ledger does not answer; it may be repeated.
+        """
+        is_failed = command.state is RunState.FAILED
+        count = self._inputs.discard(command) if is_failed else self._runs.discard_results(command)
+        if count:
+            killpoints.reach("platform.results-discarded")
+            self._look_at = 0.0
+        return count
+
     def _look(self) -> None:
         is_short = self._actor.board.is_short
         if self._under_way or self._actor.draining or self._availability.paused:
@@ -67,13 +81,14 @@ class Freeing:
             self._under_way = True
             self._availability.attempt(lambda: self._inputs.give_up(is_short=is_short))
             payloads = self._inputs.take()
-            self._actor.in_thread(lambda: self._free(0.0 if is_short else _KEPT_SECONDS, payloads))
+            days = self._actor.settings.services.platform.results_days
+            self._actor.in_thread(lambda: self._free(0.0 if is_short else DAY_SECONDS, days, payloads))
 
-    def _free(self, kept_seconds: float, payloads: Sequence[str]) -> None:
+    def _free(self, exported_seconds: float, results_days: int, payloads: Sequence[str]) -> None:
         """In a thread. Of results the files go first: a kill before the commit costs a repetition."""
         self._inputs.remove(payloads)
         try:
-            for found in exported(kept_seconds):
+            for found in unneeded(exported_seconds, results_days):
                 remove_tree(self._runs.home(found.payload_id))
                 killpoints.reach("platform.results-freed")
                 self._actor.post(lambda found=found: self._actor.surely(lambda: self._forget(found)))  # type: ignore[misc]
@@ -85,7 +100,7 @@ class Freeing:
         finally:
             self._actor.post(self._ended)
 
-    def _forget(self, found: Exported) -> None:
+    def _forget(self, found: Unneeded) -> None:
         self._runs.forget_result(found.run_id)
         self._freed(found.kept_bytes)
         self._actor.log.info("results_freed", run_id=found.run_id, bytes=found.kept_bytes)
@@ -94,28 +109,34 @@ class Freeing:
         self._under_way = False
 
 
-def exported(kept_seconds: float) -> Iterator[Exported]:
+def unneeded(exported_seconds: float, results_days: int) -> Iterator[Unneeded]:
     """Runs whose results need not be kept any more, at most a page of them.
 
+    Those that every destination has, and those that a person has discarded, or that are old, when no export waits for
+    them.
+
     Args:
-        kept_seconds: how long results stay after their last destination had them.
+        exported_seconds: how long results stay after their last destination had them.
+        results_days: how long all others stay; 0 is until a person discards them.
 
     Raises:
         peewee.PeeweeException: the ledger does not answer.
     """
-    until = time.time_ns() - int(kept_seconds * NANOSECONDS)
+    now = time.time_ns()
     task = ExportTask.alias()
-    # A task need not name its payload: then its job says which it is.
-    of_result = (task.payload_id == Result.payload_id) | task.job_id.in_((Result.job_id, Result.run_id))
-    begun = task.select(task.task_id).where(of_result)
-    unfinished = task.select(task.task_id).where(of_result & (task.state.not_in(_OVER) | (task.updated_ns > until)))
+    tasks = tasks_of_result(task)
+    is_fresh = task.updated_ns > now - int(exported_seconds * NANOSECONDS)
     undelivered = (
-        Delivery.select(Delivery.delivery_id)
-        .join(task, on=(task.task_id == Delivery.task_id))
-        .where(of_result & (task.state == TaskState.SUCCEEDED) & (Delivery.state != DeliveryState.DELIVERED))
+        tasks.where(task.state == TaskState.SUCCEEDED)
+        .join(Delivery, on=(Delivery.task_id == task.task_id))
+        .where(Delivery.state != DeliveryState.DELIVERED)
     )
+    unfinished = tasks.where(task.state.not_in(NOT_WANTED) | is_fresh)
+    is_exported = pw.fn.EXISTS(tasks) & ~pw.fn.EXISTS(unfinished) & ~pw.fn.EXISTS(undelivered)
+    oldest_ns = now - int(results_days * DAY_SECONDS * NANOSECONDS) if results_days else 0
+    is_given_up = Result.discarded | (Result.created_ns < oldest_ns)
     query = Result.select(Result.run_id, Result.payload_id, Run.kept_bytes).join(Run, on=(Run.run_id == Result.run_id))
-    is_old = Result.created_ns < time.time_ns() - int(_NEW_SECONDS * NANOSECONDS)
-    query = query.where(is_old & pw.fn.EXISTS(begun) & ~pw.fn.EXISTS(unfinished) & ~pw.fn.EXISTS(undelivered))
+    is_old = Result.created_ns < now - int(_NEW_SECONDS * NANOSECONDS)
+    query = query.where(is_old & (is_exported | (is_given_up & ~awaits_export())))
     for run_id, payload_id, kept_bytes in tuples(query.limit(PAGE_ROWS)):
-        yield Exported(run_id, payload_id, kept_bytes)
+        yield Unneeded(run_id, payload_id, kept_bytes)

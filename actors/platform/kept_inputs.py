@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
-from protocol import killpoints
+from protocol import killpoints, messages
 from protocol.clock import NANOSECONDS
 
 if TYPE_CHECKING:
@@ -47,6 +47,16 @@ class KeptInputs:
             killpoints.reach("platform.rerun-given-up")
             self._actor.log.info("inputs_given_up", runs=len(given_up))
             self._given_up += given_up
+
+    def discard(self, command: messages.JobsChosen) -> int:
+        """Commit that a person gives up the inputs of some jobs; returns how many.
+
+        Raises:
+            peewee.PeeweeException: the ledger does not answer; it may be repeated.
+        """
+        discarded = self._runs.discard_inputs(command)
+        self._given_up += discarded
+        return len(discarded)
 
     def take(self) -> list[str]:
         """The payloads that are to be removed now; one that could not be is tried again after a while."""

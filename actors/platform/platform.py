@@ -147,8 +147,7 @@ class Platform(Actor):
         if active is None:
             self._runs.move(run, RunState.CANCELED, ended_ns=time.time_ns(), keeps_input=False, kept_bytes=0)
             self._usage.freed(run.kept_bytes)
-            home = self._runs.home(run.payload_id)
-            self.in_thread(lambda: remove_tree(home))
+            self.in_thread(lambda: remove_tree(self._runs.home(run.payload_id)))
         elif active.shim is None:
             return messages.Refused(reason="the run is just starting, or ending: try again", transient=True)
         else:
@@ -166,6 +165,11 @@ class Platform(Actor):
         if len(refusals) == len(command.job_ids):
             return messages.Refused(reason=next(iter(refusals), "no job was named"))
         return messages.Done(affected=len(command.job_ids) - len(refusals))
+
+    @repeatable
+    def handle_discard_runs(self, command: messages.DiscardRuns) -> messages.Message:
+        """Give up what runs that are over have left."""
+        return messages.Done(affected=self._freeing.discard(command))
 
     def handle_pipelines_changed(self, _: messages.PipelinesChanged) -> messages.Message:
         """Nothing is kept of pipelines between two runs, so a change holds from the next one on."""

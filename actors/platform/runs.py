@@ -14,7 +14,9 @@ from actors.platform.leftovers import remove_tree
 from protocol import killpoints, messages
 from protocol.availability import Availability
 from protocol.errors import RefusedError
-from protocol.ledger import PAGE_ROWS, Ledger, Pipeline, Result, Run, pages, row_where, tuples
+from protocol.ledger import PAGE_ROWS, Job, Ledger, Pipeline, Result, Run, pages, row_where, tuples
+from protocol.ledger.choice import is_chosen
+from protocol.ledger.results import awaits_export, with_files
 from protocol.ledger.runs import keeps_input, may_read_input
 from protocol.spool import DIRECTORY_MODE, Spool, sync_directory
 from protocol.states import RUN_UNDER_WAY, RunState, advance
@@ -171,6 +173,23 @@ class Runs:
                 Run.update(keeps_input=False).where(Run.run_id.in_([run_id for run_id, _ in found])).execute()
         return [payload_id for _, payload_id in found]
 
+    def discard_inputs(self, command: messages.JobsChosen) -> list[str]:
+        """Commit that failed jobs cannot be run again; returns their payloads, which may be removed then."""
+        query = Run.select(Run.run_id, Run.payload_id).where(keeps_input() & (Run.state == RunState.FAILED))
+        found = list(tuples(query.where(Run.job_id.in_(_of(command)))))
+        with self._commit():
+            for start in range(0, len(found), PAGE_ROWS):
+                some = [run_id for run_id, _ in found[start : start + PAGE_ROWS]]
+                Run.update(keeps_input=False).where(Run.run_id.in_(some)).execute()
+        return [payload_id for _, payload_id in found]
+
+    def discard_results(self, command: messages.JobsChosen) -> int:
+        """Commit that nobody needs the results of some jobs; returns how many. Those for which exports wait stay."""
+        has_left_some = Result.run_id.in_(Run.select(Run.run_id).where(Run.kept_bytes > 0))
+        kept = (has_left_some | with_files()) & ~Result.discarded & ~awaits_export()
+        with self._commit():
+            return int(Result.update(discarded=True).where(kept & Result.job_id.in_(_of(command))).execute())
+
     def forget_result(self, run_id: str) -> None:
         """What a run has left is deleted."""
         with self._commit():
@@ -230,6 +249,11 @@ class Runs:
         with self._ledger.transaction():
             yield
         self._availability.committed()
+
+
+def _of(command: messages.JobsChosen) -> Any:
+    """The jobs that a command means, for IN."""
+    return Job.select(Job.job_id).where(is_chosen(command))
 
 
 def _ids(job_id: str) -> tuple[str, str]:

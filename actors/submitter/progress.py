@@ -14,6 +14,7 @@ from actors.submitter.steps import STEPS, UNDER_WAY, Columns, Task, is_needless
 from protocol import messages
 from protocol.config import settings
 from protocol.ledger import PAGE_ROWS, Job, Submission, pages, tuples
+from protocol.ledger.choice import is_chosen
 from protocol.platforms.base import Sought
 from protocol.priority import queue_rank
 from protocol.states import STEP_BACK, JobState, RunState, advance
@@ -192,7 +193,7 @@ def untaken(since_ns: int) -> Iterator[list[str]]:
             return
 
 
-def faulted(command: messages.RetryJobs | messages.DiscardJobs) -> Iterator[list[Progress]]:
+def faulted(command: messages.JobsChosen) -> Iterator[list[Progress]]:
     """The faulted jobs that a command means, in pages."""
     yield from _meant(command, Submission.state == JobState.FAULTED)
 
@@ -214,17 +215,8 @@ def any_failed(command: messages.RetryJobs) -> bool:
     return any(page for page in _meant(command, Submission.platform_state == RunState.FAILED))
 
 
-def _meant(command: messages.RetryJobs | messages.DiscardJobs, state: Any) -> Iterator[list[Progress]]:
-    query = Submission.select(Submission).join(Job, on=(Job.job_id == Submission.job_id)).where(state)
-    if command.job_ids:
-        query = query.where(Submission.job_id.in_(command.job_ids))
-    if command.ae_title:
-        query = query.where(Job.ae_title == command.ae_title)
-    if command.pipeline_id:
-        query = query.where(pw.fn.LOWER(Job.pipeline_id) == command.pipeline_id.lower())
-    if command.since_ns:
-        query = query.where(Job.created_ns >= command.since_ns)
-    if command.until_ns:
-        query = query.where(Job.created_ns <= command.until_ns)
+def _meant(command: messages.JobsChosen, state: Any) -> Iterator[list[Progress]]:
+    query = Submission.select(Submission).join(Job, on=(Job.job_id == Submission.job_id))
+    query = query.where(state & is_chosen(command))
     for page in pages(query, Submission.job_id):
         yield with_jobs(page)

@@ -96,6 +96,7 @@ class Platform(Section, frozen=True, kw_only=True):
     upload_metadata: bool
     metadata_dicom_source: tuple[str, ...]
     concurrent_runs: int
+    results_days: int
     timeout_seconds: float
     tls: PlatformTls
 

@@ -262,6 +262,12 @@ SETTINGS = (
         default_words="the cores it may use",
     ),
     Setting(
+        "DicomAdapter.services.platform.resultsDays",
+        0,
+        kinds.whole(0, 36500),
+        "Days after which results that no export waits for are deleted; 0: when a person discards them.",
+    ),
+    Setting(
         "DicomAdapter.services.platform.timeoutSeconds",
         30,
         kinds.seconds(0.1, 3600),

@@ -14,6 +14,7 @@ import peewee as pw
 from protocol.clock import NANOSECONDS
 from protocol.config import Settings
 from protocol.ledger.database import PAGE_ROWS, Ledger, tuples
+from protocol.ledger.results import with_files
 from protocol.ledger.tables import ExportTask, Job, Result, Submission
 from protocol.logs import EventLogger
 from protocol.states import RUN_UNDER_WAY, JobState, TaskState
@@ -154,11 +155,6 @@ def kept_days(settings: Settings, ledger: Ledger) -> float:
         return days
     left = (_SPENT_SHARE - used / quota) / (_SPENT_SHARE - _FULL_SHARE)
     return max(min(days, _FEWEST_DAYS), days * min(1.0, max(0.0, left)))
-
-
-def with_files() -> Any:
-    """The condition that a result holds something."""
-    return Result.files != pw.Value([], converter=Result.files.db_value, unpack=False)
 
 
 def jobs_that_matter(which: Any, before_ns: int) -> Any:

@@ -225,7 +225,8 @@ class Result(Row):
     """What a run that succeeded left for its pipeline's destinations; committed with the run's end.
 
     `directory` is absolute; `files` are names below it; `exports` are the pipeline's, as they were then (see
-    `protocol.exports`). The row is deleted with the files, when every destination has them.
+    `protocol.exports`). The row is deleted with the files, when every destination has them, or when a person has
+    `discarded` it and no export waits for it.
     """
 
     run_id = pw.TextField(primary_key=True)
@@ -235,6 +236,7 @@ class Result(Row):
     directory = pw.TextField()
     files = JsonField()
     exports = JsonField()
+    discarded = pw.BooleanField(default=False)
     created_ns = pw.BigIntegerField(index=True)
 
 

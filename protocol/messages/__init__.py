@@ -12,7 +12,9 @@ from protocol.messages.commands import (
     DestinationAnswered,
     DiscardInstances,
     DiscardJobs,
+    DiscardRuns,
     FinishTask,
+    JobsChosen,
     PipelinesChanged,
     ProbeDestination,
     RegisterTask,
@@ -69,6 +71,7 @@ __all__ = [
     "DestinationAnswered",
     "DiscardInstances",
     "DiscardJobs",
+    "DiscardRuns",
     "Done",
     "Drain",
     "Draining",
@@ -81,6 +84,7 @@ __all__ = [
     "InstancesDescribed",
     "InstancesStored",
     "JobCreated",
+    "JobsChosen",
     "JobsCreated",
     "Message",
     "PayloadsRetrieved",
@@ -124,7 +128,9 @@ ProcessorCommand = AeTitlesChanged | ReleaseInstances | DiscardInstances
 ToSubmitter = JobsCreated | PayloadsRetrieved
 SubmitterCommand = RetryJobs | DiscardJobs | CreateJob | CancelJob
 RetrieverCommand = AcceptRequest
-PlatformCommand = CreateRun | FindRun | AddRunMetadata | StartRun | CancelRun | RunAgain | PipelinesChanged
+PlatformCommand = (
+    CreateRun | FindRun | AddRunMetadata | StartRun | CancelRun | RunAgain | DiscardRuns | PipelinesChanged
+)
 ToExporter = ResultsRegistered
 ExporterCommand = RegisterTask | TakeTasks | FinishTask | RetryTasks | CancelTasks | ProbeDestination
 Answer = Done | Refused | RunCreated | JobCreated | RequestAccepted | RequestDiffers | TasksTaken | DestinationAnswered

@@ -2,6 +2,7 @@
 
 from protocol.inference import Order
 from protocol.messages.base import Message
+from protocol.states import RunState
 
 
 class AeTitlesChanged(Message, frozen=True, kw_only=True):
@@ -47,12 +48,11 @@ class RequestDiffers(Message, frozen=True, kw_only=True):
     """Answer: its transaction ID belongs to another request."""
 
 
-class RetryJobs(Message, frozen=True, kw_only=True):
-    """Submit faulted jobs again. An empty field does not restrict.
+class JobsChosen(Message, frozen=True, kw_only=True):
+    """Which jobs a person's decision means: those of all that is given. An empty field does not restrict.
 
     Args:
         since_ns, until_ns: wall time of the job's creation, 0 for no bound.
-        failed: instead those that were submitted and whose run failed on the platform, which runs them again.
     """
 
     job_ids: tuple[str, ...] = ()
@@ -60,17 +60,30 @@ class RetryJobs(Message, frozen=True, kw_only=True):
     pipeline_id: str = ""
     since_ns: int = 0
     until_ns: int = 0
+
+
+class RetryJobs(JobsChosen, frozen=True, kw_only=True):
+    """Submit faulted jobs again.
+
+    Args:
+        failed: instead those that were submitted and whose run failed on the platform, which runs them again.
+    """
+
     failed: bool = False
 
 
-class DiscardJobs(Message, frozen=True, kw_only=True):
-    """Give faulted jobs up; a person decided. Fields as in `RetryJobs`."""
+class DiscardJobs(JobsChosen, frozen=True, kw_only=True):
+    """Give faulted jobs up."""
 
-    job_ids: tuple[str, ...] = ()
-    ae_title: str = ""
-    pipeline_id: str = ""
-    since_ns: int = 0
-    until_ns: int = 0
+
+class DiscardRuns(JobsChosen, frozen=True, kw_only=True):
+    """To the embedded platform: give up what the runs of some jobs have left.
+
+    Args:
+        state: Succeeded, results for which no export waits; Failed, inputs that are kept to be run again.
+    """
+
+    state: RunState
 
 
 class RegisterTask(Message, frozen=True, kw_only=True):

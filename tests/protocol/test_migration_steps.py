@@ -14,7 +14,8 @@ BACK: dict[int, tuple[str, ...]] = {
         "DROP INDEX run_keeps_input",
         "ALTER TABLE run DROP COLUMN keeps_input",
         "ALTER TABLE run DROP COLUMN queued_ns",
-    )
+    ),
+    2: ("ALTER TABLE result DROP COLUMN discarded",),
 }
 
 

@@ -12,7 +12,7 @@ from protocol.ledger import PAGE_ROWS
 
 _FILTER: dict[str, Any] = {"aeTitle": "COVIDAET", "since": "2024-01-31T00:00:00Z"}
 _ABOUT = "aeTitle, pipelineId, since, until (times of creation); {} means all that faulted."
-_Filtered = body(_FILTER, about=_ABOUT)
+_Discarded = body(_FILTER, about=f"{_ABOUT} With platformState Succeeded or Failed: what ended jobs have left instead.")
 _Retried = body(_FILTER, about=f"{_ABOUT} With platformState Failed: jobs that failed on the platform instead.")
 
 
@@ -56,9 +56,9 @@ class JobController(Controller):
         """Submit faulted jobs again; with `platformState` Failed, have those that failed on the platform run again."""
         return Affected(affected=gateway.jobs.retry_all(body))
 
-    @post("/discard", status_code=200, sync_to_thread=True, operation_class=_Filtered)
+    @post("/discard", status_code=200, sync_to_thread=True, operation_class=_Discarded)
     def discard_many(self, gateway: TheGateway, body: RawBody) -> Affected:
-        """Give faulted jobs up; their payloads may then be deleted."""
+        """Give faulted jobs up, whose payloads may then be deleted; with `platformState`, what ended ones have left."""
         return Affected(affected=gateway.jobs.discard_all(body))
 
     @post("/{job_id:str}/retry", status_code=200, sync_to_thread=True)
@@ -68,5 +68,5 @@ class JobController(Controller):
 
     @post("/{job_id:str}/discard", status_code=200, sync_to_thread=True)
     def discard_one(self, gateway: TheGateway, job_id: FromPath[str]) -> Affected:
-        """Give a faulted job up; 409 when it did not fault."""
+        """Give a faulted job up, or what an ended one has left; 409 when it is neither, or an export waits for it."""
         return Affected(affected=gateway.jobs.discard(job_id))

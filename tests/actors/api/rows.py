@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from protocol.ledger import Group, InferenceRequest, Instance, InstanceHistory, Job, Retrieval, Run, Submission
+from protocol.ledger import Group, InferenceRequest, Instance, InstanceHistory, Job, Result, Retrieval, Run, Submission
 from protocol.states import GroupState, InstanceState, JobState, RequestState, RunState
 
 SECOND = 1_000_000_000
@@ -96,6 +96,22 @@ def run(job_id: str, state: RunState, **columns: Any) -> None:
         **columns,
     }
     Run.create(**values)
+
+
+def result(job_id: str, **columns: Any) -> None:
+    """What the run of a job has made."""
+    values: dict[str, Any] = {
+        "run_id": f"run-{job_id}",
+        "job_id": job_id,
+        "payload_id": f"payload-{job_id}",
+        "pipeline_id": "p1",
+        "directory": "/payloads/platform/x/output",
+        "files": ["a.dcm"],
+        "exports": [],
+        "created_ns": START,
+        **columns,
+    }
+    Result.create(**values)
 
 
 def retrieval(job_id: str, **columns: Any) -> None:

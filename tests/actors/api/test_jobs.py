@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from protocol import messages
-from protocol.ledger import Ledger, Submission
+from protocol.ledger import Ledger, Result, Run, Submission
 from protocol.states import JobState, RunState
 from tests.actors.api import rows
 from tests.actors.api.rows import SECOND, START
@@ -177,6 +177,40 @@ def test_decide_on_one(rest: httpx.Client, owners: Owners) -> None:
 
 
 @pytest.mark.usefixtures("jobs")
+def test_discard_what_one_has_left(rest: httpx.Client, owners: Owners) -> None:
+    """The platform does it; what it does not do is told with what keeps it."""
+    assert rest.post("/api/jobs/J-done/discard").json() == {"affected": 1}
+    assert owners.take() == [messages.DiscardRuns(state=RunState.FAILED, job_ids=("j-done",))]
+    owners.answer = lambda _: messages.Done(affected=0)
+    answer = rest.post("/api/jobs/j-done/discard")
+    assert (answer.status_code, "nothing is kept" in answer.json()["detail"]) == (409, True)
+
+    rows.job("j-good", seconds=4)
+    rows.submission("j-good", JobState.COMPLETED, seconds=5, platform_state="Succeeded")
+    rows.run("j-good", RunState.SUCCEEDED)
+    assert rest.get("/api/jobs/j-good").json()["run"]["keepsResults"] is False
+    rows.result("j-good")
+    assert rest.get("/api/jobs/j-good").json()["run"]["keepsResults"] is True
+    owners.take()
+    answer = rest.post("/api/jobs/j-good/discard")
+    assert (answer.status_code, "exports cancel" in answer.json()["detail"]) == (409, True)
+    assert owners.take() == [messages.DiscardRuns(state=RunState.SUCCEEDED, job_ids=("j-good",))]
+    Result.update(discarded=True).execute()
+    assert rest.get("/api/jobs/j-good").json()["run"]["keepsResults"] is False
+
+
+@pytest.mark.usefixtures("jobs")
+@pytest.mark.parametrize("state", [RunState.CREATED, RunState.PENDING, RunState.RUNNING, RunState.CANCELED])
+def test_what_has_not_ended_is_not_discarded(rest: httpx.Client, owners: Owners, state: RunState) -> None:
+    """Only the submitter is asked, who finds no faulted job."""
+    Run.update(state=state).execute()
+    owners.answer = lambda _: messages.Done(affected=0)
+    answer = rest.post("/api/jobs/j-done/discard")
+    assert (answer.status_code, "only a Faulted or ended one" in answer.json()["detail"]) == (409, True)
+    assert owners.take() == [messages.DiscardJobs(job_ids=("j-done",))]
+
+
+@pytest.mark.usefixtures("jobs")
 def test_what_runs_is_not_retried(rest: httpx.Client, owners: Owners) -> None:
     """As right after it was, when the first answer was lost."""
     Submission.update(platform_state="Pending").where(Submission.job_id == "j-done").execute()
@@ -191,10 +225,14 @@ def test_decide_on_many(rest: httpx.Client, owners: Owners) -> None:
     assert rest.post("/api/jobs/retry", json=filtered).json() == {"affected": 7}
     assert rest.post("/api/jobs/retry", json={"platformState": "failed"}).json() == {"affected": 7}
     assert rest.post("/api/jobs/discard", json={}).json() == {"affected": 7}
+    for state in ("Failed", "succeeded"):
+        assert rest.post("/api/jobs/discard", json={"platformState": state, "aeTitle": "A"}).json() == {"affected": 7}
     assert owners.take() == [
         messages.RetryJobs(ae_title="A", pipeline_id="p", since_ns=START, until_ns=START + SECOND),
         messages.RetryJobs(failed=True),
         messages.DiscardJobs(),
+        messages.DiscardRuns(state=RunState.FAILED, ae_title="A"),
+        messages.DiscardRuns(state=RunState.SUCCEEDED, ae_title="A"),
     ]
 
 
@@ -209,6 +247,9 @@ def test_decide_on_many(rest: httpx.Client, owners: Owners) -> None:
         ({"until": "1970-01-01T00:00:00Z"}, "from 1971 to 2261"),
         ({"until": "2262-01-01"}, "from 1971 to 2261"),
         ({"since": "0001-01-01T00:00:00+14:00"}, "from 1971 to 2261"),
+        ({"platformState": "Running"}, "cannot be discarded"),
+        ({"platformState": ""}, "platformState"),
+        ({"platformState": None}, "'platformState' is null"),
         ([], "not an object"),
     ],
 )

@@ -1,17 +1,24 @@
-"""Which results need not be kept: those that every destination has, for long enough."""
+"""Which results need not be kept: what every destination has, what a person has discarded, what is too old."""
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from actors.platform.freeing import exported
-from protocol.ledger import Delivery, ExportTask, Ledger, Result, Run
+from actors.platform.freeing import unneeded
+from actors.platform.runs import Runs
+from protocol import messages
+from protocol.availability import Availability
+from protocol.ledger import Delivery, ExportTask, Job, Ledger, Result, Run
+from protocol.logs import EventLogger
+from protocol.spool import Spool
 from protocol.states import DeliveryState, RunState, TaskState
 
 HOUR = 3600.0
+DAY = 24 * HOUR
 
 
 @pytest.fixture
@@ -21,13 +28,22 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger.close()
 
 
-def result(*tasks: tuple[TaskState, DeliveryState], age_seconds: float = 2 * HOUR) -> str:
+def result(
+    *tasks: tuple[TaskState, DeliveryState],
+    age_seconds: float = 2 * HOUR,
+    exports: Sequence[str] = ("A",),
+    kept_bytes: int = 7,
+    files: Sequence[str] = ("a.dcm",),
+    **of_job: str,
+) -> str:
     """A run with a result, and a task with one delivery for each of these."""
     run_id, payload_id = str(uuid.uuid4()), str(uuid.uuid4())
     then = time.time_ns() - int(age_seconds * 1e9)
     common = {"job_id": run_id, "payload_id": payload_id, "pipeline_id": "p", "created_ns": then}
-    Run.create(run_id=run_id, name="n", priority="normal", state=RunState.SUCCEEDED, kept_bytes=7, **common)
-    Result.create(run_id=run_id, directory="/x", files=["a.dcm"], exports=["A"], **common)
+    columns = {"ae_title": "AE", "name": run_id, "priority": "normal", "source": "AE", "pipeline_id": "p", **of_job}
+    Job.create(job_id=run_id, instances=1, created_ns=then, **columns)
+    Run.create(run_id=run_id, name="n", priority="normal", state=RunState.SUCCEEDED, kept_bytes=kept_bytes, **common)
+    Result.create(run_id=run_id, directory="/x", files=list(files), exports=list(exports), **common)
     for state, delivery in tasks:
         task_id = str(uuid.uuid4())
         columns = {"origin": "embedded", "agent": "ClaraSCU", "parameters": "", "uris": ["a.dcm"], "files": 1}
@@ -37,7 +53,7 @@ def result(*tasks: tuple[TaskState, DeliveryState], age_seconds: float = 2 * HOU
 
 
 def test_only_what_every_destination_has(ledger: Ledger) -> None:
-    assert ledger.path is not None
+    assert ledger is not None
     done = (TaskState.SUCCEEDED, DeliveryState.DELIVERED)
     free = {result(done), result(done, done), result(done, (TaskState.CANCELED, DeliveryState.PENDING))}
     result()  # nobody exports it
@@ -52,6 +68,75 @@ def test_only_what_every_destination_has(ledger: Ledger) -> None:
     ExportTask.update(payload_id="").where(
         (ExportTask.job_id == waits.job_id) & (ExportTask.state == TaskState.PENDING)
     ).execute()
-    assert {each.run_id for each in exported(HOUR)} == free
-    assert {each.kept_bytes for each in exported(HOUR)} == {7}
-    assert {each.run_id for each in exported(0.0)} == {*free, fresh}
+    assert {each.run_id for each in unneeded(HOUR, 0)} == free
+    assert {each.kept_bytes for each in unneeded(HOUR, 0)} == {7}
+    assert {each.run_id for each in unneeded(0.0, 0)} == {*free, fresh}
+
+
+DONE, MISSED = (TaskState.SUCCEEDED, DeliveryState.DELIVERED), (TaskState.SUCCEEDED, DeliveryState.REFUSED)
+CANCELED, FAILED = (TaskState.CANCELED, DeliveryState.PENDING), (TaskState.FAILED, DeliveryState.REFUSED)
+WAITS, GOES_ON = (TaskState.PENDING, DeliveryState.PENDING), (TaskState.IN_PROGRESS, DeliveryState.PENDING)
+
+
+@pytest.fixture
+def runs(ledger: Ledger, tmp_path: Path) -> Runs:
+    return Runs(ledger, Availability(ledger, EventLogger("adapter.platform")), Spool(tmp_path / "spool"))
+
+
+def free(days: int = 0) -> set[str]:
+    return {each.run_id for each in unneeded(DAY, days)}
+
+
+def discard(runs: Runs, **which: Any) -> int:
+    return runs.discard_results(messages.DiscardRuns(state=RunState.SUCCEEDED, **which))
+
+
+def test_what_is_discarded(ledger: Ledger, runs: Runs) -> None:
+    """Nothing for which an export is to begin, waits, goes on, or failed; and each once."""
+    gone = {result(exports=[]), result(exports=[], files=[]), result(DONE), result(DONE, MISSED), result(CANCELED)}
+    gone.add(result(exports=[], kept_bytes=0))  # a file of no bytes
+    result()  # the exporter has not begun
+    for needed in (WAITS, GOES_ON, FAILED):
+        result(DONE, needed)
+    fresh = result(exports=[], age_seconds=10.0)  # its pipeline may have registered what the exporter will take
+    result(exports=[], kept_bytes=0, files=[])  # nothing is left of it
+    assert free() == set()
+    assert discard(runs) == len(gone) + 1
+    assert free() == gone
+    assert discard(runs) == 0
+    Result.update(created_ns=Result.created_ns - 60 * 10**9).where(Result.run_id == fresh).execute()
+    assert free() == {*gone, fresh}
+    # A task that was registered in between keeps it.
+    columns = {"origin": "embedded", "agent": "A", "parameters": "", "uris": ["a.dcm"], "files": 1, "pipeline_id": "p"}
+    at = {"created_ns": time.time_ns(), "updated_ns": time.time_ns()}
+    ExportTask.create(task_id="t", job_id=fresh, payload_id="", state=TaskState.PENDING, **columns, **at)
+    assert free() == gone
+
+
+def test_the_jobs_that_are_meant(ledger: Ledger, runs: Runs) -> None:
+    of_other, of_pipeline = result(exports=[], ae_title="OTHER"), result(exports=[], pipeline_id="q")
+    old, one, rest = result(exports=[], age_seconds=5 * DAY), result(exports=[]), result(exports=[])
+    for which, expected in (
+        ({"ae_title": "OTHER", "pipeline_id": "q"}, None),
+        ({"ae_title": "OTHER"}, of_other),
+        ({"pipeline_id": "Q"}, of_pipeline),
+        ({"until_ns": time.time_ns() - int(4 * DAY * 1e9)}, old),
+        ({"job_ids": (one,)}, one),
+        ({"since_ns": time.time_ns() - int(4 * DAY * 1e9)}, rest),
+    ):
+        before = free()
+        assert discard(runs, **which) == (expected is not None)
+        assert free() - before == ({expected} - {None})
+
+
+def test_what_is_too_old(ledger: Ledger) -> None:
+    """Of what is still there after so many days, that for which no export waits."""
+    old = {"age_seconds": 3 * DAY + 60}
+    gone = {result(exports=[], **old), result(MISSED, **old)}
+    exported = result(DONE, **old)
+    for needed in (WAITS, GOES_ON, FAILED):
+        result(needed, **old)
+    result(**old)
+    result(exports=[], age_seconds=3 * DAY - 60)
+    assert free() == free(4) == {exported}
+    assert free(3) == {*gone, exported}

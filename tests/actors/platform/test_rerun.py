@@ -15,6 +15,7 @@ from actors.platform.freeing import Freeing
 from actors.platform.runs import Runs
 from protocol import messages
 from protocol.availability import Availability
+from protocol.config import load
 from protocol.errors import RefusedError
 from protocol.ledger import Ledger, Pipeline, Result, Run
 from protocol.logs import EventLogger
@@ -201,6 +202,7 @@ class Loop:
         self.log = EventLogger("adapter.platform")
         self.board = self
         self.is_short = False
+        self.settings = load(None, None, [], {}).settings
         self.look = lambda: None
 
     def every(self, _: float, look: object) -> None:

@@ -99,6 +99,7 @@ TABLE = {
         80020,
     ),
     PLATFORM + "concurrentRuns": whole(CORES, 1, 1000),
+    PLATFORM + "resultsDays": whole(0, 0, 36500),
     PLATFORM + "timeoutSeconds": seconds(30, 0.1, 3600),
     PLATFORM + "tls.enabled": flag(False)._replace(beside=CLARA),
     PLATFORM + "tls.caFile": Limits(None, "/t", "/a/" + "b" * 200, " ", "/a\nb", ["/t"], beside=TLS),
