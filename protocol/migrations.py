@@ -40,7 +40,12 @@ def _let_results_be_discarded(database: Any) -> None:
     database.execute_sql("ALTER TABLE result ADD COLUMN discarded BOOLEAN NOT NULL DEFAULT FALSE")
 
 
-STEPS: tuple[Step, ...] = (_let_runs_keep_their_input, _let_results_be_discarded)
+def _count_deaths_of_requests(database: Any) -> None:
+    """To version 4: requests that end processes are given up."""
+    database.execute_sql("ALTER TABLE inference_request ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0")
+
+
+STEPS: tuple[Step, ...] = (_let_runs_keep_their_input, _let_results_be_discarded, _count_deaths_of_requests)
 """The first leads from version 1 to version 2. A step that was released is never changed."""
 
 _ADVISORY_LOCK = 4242006

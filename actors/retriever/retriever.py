@@ -7,7 +7,6 @@ intake is paused nothing is begun, and what goes on stops before its next file.
 import functools
 import threading
 import time
-from collections.abc import Collection
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,6 +17,7 @@ from actors.retriever.forgetting import forgetting
 from actors.retriever.journal import Journal
 from actors.retriever.offers import Offers
 from actors.retriever.outcome import Kept, Outcome, nothing, outcome_of
+from actors.retriever.pending import MOST_DEATHS, Pending, chosen
 from actors.retriever.shelf import clear_incoming, is_instance
 from protocol import channels, killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
@@ -29,7 +29,6 @@ from protocol.errors import AdapterError
 from protocol.inference import Order
 from protocol.ledger import InferenceRequest, Job, Ledger, Retrieval, Submission, pages, tuples
 from protocol.ledger.past import LOOK_SECONDS
-from protocol.priority import queue_rank
 from protocol.spool import Spool
 from protocol.states import JobState, RequestState, advance
 from protocol.vault import Vault
@@ -37,7 +36,6 @@ from protocol.vault import Vault
 if TYPE_CHECKING:
     from actors.retriever.workshop import Workshop
 
-PLACES = 4
 MOST_TRIES = 3
 _TRY_SECONDS = 3.0  # doubled after each try
 _AWAY_SECONDS = 2.0  # doubled each time that a source is not there
@@ -49,31 +47,6 @@ _SWEEP_SECONDS = 5.0
 _MOVES_SECONDS = 30.0  # well below `protocol.moves.EXPECTED_SECONDS`
 _MESSAGE_LENGTH = 4000
 _SUCCESS, _FAIL, _UNKNOWN = "Success", "Fail", "Unknown"
-
-
-class Pending:
-    """A request whose retrieval is not over.
-
-    Args:
-        row: its row.
-    """
-
-    def __init__(self, row: InferenceRequest) -> None:
-        self.row = row
-        self.stopped = threading.Event()
-        self.going = False
-        self.away = 0
-        self.due = 0.0
-
-    @property
-    def job_id(self) -> str:
-        """Of its job."""
-        return str(self.row.job_id)
-
-    @property
-    def rank(self) -> int:
-        """Its place among those that wait."""
-        return queue_rank(self.row.priority, self.row.created_ns)
 
 
 class Retriever(Actor):
@@ -107,7 +80,7 @@ class Retriever(Actor):
         unfinished = InferenceRequest.state.in_((RequestState.QUEUED, RequestState.IN_PROCESS))
         for page in pages(InferenceRequest.select().where(unfinished), InferenceRequest.transaction_id):
             for row in page:
-                self._wait(Pending(row))
+                self._take_up(Pending(row))
         self._offers.resume()
         self.every(_SWEEP_SECONDS, self._sweep)
         past = forgetting(self._ledger, self.log, self._spool)
@@ -123,7 +96,7 @@ class Retriever(Actor):
     def drain(self) -> None:
         """Have every round stop, soon; the next process goes on."""
         self._stopping.set()
-        self.after(_GRACE_SECONDS, self.finish)
+        self.after(_GRACE_SECONDS, self._leave)
         self.after_turn()
 
     def stop(self) -> None:
@@ -137,6 +110,15 @@ class Retriever(Actor):
         going = sum(each.going for each in self._pending.values())
         waiting = len(self._pending) - going
         return f"{going} retrieving, {waiting} waiting" if self._pending else "idle"
+
+    def _leave(self) -> None:
+        """End, although some rounds have not stopped: that they go on no more is on record, so that it is no death."""
+        if self._journal.empty:  # else one may be over, and that not yet written
+            for pending in self._pending.values():
+                if pending.going:
+                    self._change(pending, state=advance(RequestState.IN_PROCESS, RequestState.QUEUED))
+            self._journal.settle()
+        self.finish()
 
     # Requests come.
 
@@ -154,6 +136,19 @@ class Retriever(Actor):
         self._jobs.send(messages.JobsCreated(job_ids=(row.job_id,)))
         self._wait(Pending(row))
         self._begin_some()
+
+    def _take_up(self, pending: Pending) -> None:
+        """Go on with what the last process left; what was under way when it died may have been its death."""
+        if pending.row.state == RequestState.IN_PROCESS:
+            deaths = pending.row.deaths + 1
+            if deaths >= MOST_DEATHS:
+                self.log.error("retrieval_given_up", transaction_id=pending.row.transaction_id, deaths=deaths)
+                pending.going = True
+                self._pending[pending.job_id] = pending
+                self._end(pending, f"given up: {deaths} processes in a row ended while they retrieved it")
+                return
+            self._change(pending, state=advance(RequestState.IN_PROCESS, RequestState.QUEUED), deaths=deaths)
+        self._wait(pending)
 
     def _wait(self, pending: Pending) -> None:
         """Let a request wait for its next round, and no longer than ever, whatever was done to the clock since."""
@@ -226,6 +221,8 @@ class Retriever(Actor):
         """Files of a round are durable."""
         self.board.add_retrieved(sum(each.size for each in kept if not each.counted))
         rows = [{"job_id": pending.job_id, **_columns(each)} for each in kept]
+        if pending.suspected:
+            self._change(pending, deaths=0)
 
         def write() -> None:
             Retrieval.insert_many(rows).on_conflict_ignore().execute()
@@ -260,6 +257,7 @@ class Retriever(Actor):
             pending,
             state=state,
             tries=tries,
+            deaths=0,
             message=message,
             next_try_ns=time.time_ns() + int(pause * NANOSECONDS),
         )
@@ -355,7 +353,7 @@ class Retriever(Actor):
             if row.job_id not in self._pending:
                 pending = Pending(row)
                 state = advance(RequestState.FAILED, RequestState.QUEUED)
-                self._change(pending, state=state, status=_UNKNOWN, message="", tries=0, next_try_ns=0)
+                self._change(pending, state=state, status=_UNKNOWN, message="", tries=0, deaths=0, next_try_ns=0)
                 self._wait(pending)
 
     def _refresh_moves(self) -> None:
@@ -364,28 +362,6 @@ class Retriever(Actor):
                 self._workshop.arrivals.refresh()
         except AdapterError as error:
             self.log.warning("moves_not_written", reason=str(error))
-
-
-def chosen(requests: Collection[Pending], clock: float) -> list[Pending]:
-    """Whose rounds begin now: by rank, and never more than half of the places for those whose source was away.
-
-    Args:
-        requests: those that are not over.
-        clock: `time.monotonic()`.
-    """
-    going = [each for each in requests if each.going]
-    free = PLACES - len(going)
-    free_for_away = PLACES // 2 - sum(bool(each.away) for each in going)
-    found: list[Pending] = []
-    for each in sorted((each for each in requests if not each.going and each.due <= clock), key=_rank):
-        if len(found) < free and (not each.away or free_for_away > 0):
-            free_for_away -= bool(each.away)
-            found.append(each)
-    return found
-
-
-def _rank(pending: Pending) -> int:
-    return pending.rank
 
 
 def _nothing() -> None:

@@ -89,6 +89,7 @@ class Stock:
                     os.unlink(self._shelf.home / path)
             elif path in names:
                 self._put(Kept(path=path, name=path, size=size, retrieved_ns=time.time_ns()))
+        self.flush()
 
     def close(self) -> None:
         """Tell what is not told yet, and remove what is in transit.

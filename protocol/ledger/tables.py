@@ -300,7 +300,8 @@ class InferenceRequest(Row):
     `job_id` is our UUID, `job_name` the job's; `digest` tells whether a request that comes again is the same;
     `request` is a `protocol.inference.Order` as JSON and `outputs` its output resources (a JSON list of uri, authType,
     authId), both sealed by `protocol.vault`. `tries` counts rounds that left something missing; `next_try_ns` is
-    the next round's time, and before the request is accepted that until which it must be.
+    the next round's time, and before the request is accepted that until which it must be. `deaths` counts processes in
+    a row that ended during its rounds, before it had brought a file.
     """
 
     transaction_id = pw.TextField(primary_key=True)
@@ -317,6 +318,7 @@ class InferenceRequest(Row):
     status = pw.TextField(default="Unknown")
     message = pw.TextField(default="")
     tries = pw.IntegerField(default=0)
+    deaths = pw.IntegerField(default=0)
     next_try_ns = pw.BigIntegerField(default=0)
     created_ns = pw.BigIntegerField(index=True)
     updated_ns = pw.BigIntegerField()

@@ -16,6 +16,7 @@ BACK: dict[int, tuple[str, ...]] = {
         "ALTER TABLE run DROP COLUMN queued_ns",
     ),
     2: ("ALTER TABLE result DROP COLUMN discarded",),
+    3: ("ALTER TABLE inference_request DROP COLUMN deaths",),
 }
 
 
