@@ -69,7 +69,10 @@ def decide_all(url: str, verb: str, collection: str, chosen: dict[str, str], nou
     affected = call(url, "POST", collection, verb, body=chosen)["affected"]
     _tell(verb, affected, noun)
     if not affected and chosen:
-        print("dicom-adapter: nothing matches: filters are written as the list shows them", file=sys.stderr)
+        why = "nothing matches: filters are written as the list shows them"
+        if chosen.get("platformState") and verb == "discard":
+            why = "nothing that matches can be discarded: it was before, or an export waits for it or failed"
+        print(f"dicom-adapter: {why}", file=sys.stderr)
 
 
 def _tell(verb: str, affected: int, noun: str) -> None:

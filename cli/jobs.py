@@ -1,5 +1,7 @@
 """`jobs`: what was handed to a platform, how far it got, and what a person decides about what went wrong."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -10,7 +12,10 @@ from cli.lists import Limit, listed
 from cli.output import Json, local_time, print_json, print_table, printable, utc_time
 from protocol.errors import UsageError
 
-app = typer.Typer(no_args_is_help=True, help="List jobs, show one, and retry or discard those that went wrong.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List jobs, show one, retry those that went wrong, and discard what is not wanted any more.",
+)
 
 JobIds = Annotated[list[str] | None, typer.Argument(metavar="JOB_ID...", help="IDs; none with a choice below.")]
 AeTitleChoice = Annotated[str | None, typer.Option("-a", "--aetitle", "--ae-title", help="Only of this AE title.")]
@@ -18,7 +23,7 @@ PipelineChoice = Annotated[str | None, typer.Option("--pipeline", help="Only of 
 Since = Annotated[str | None, typer.Option(help="Only created at or after this time (this machine's clock).")]
 Until = Annotated[str | None, typer.Option(help="Only created at or before this time.")]
 _TIMES = ("created", "updated", "started", "ended")
-Every = Annotated[bool, typer.Option("--all", help="Every faulted job.")]
+Every = Annotated[bool, typer.Option("--all", help="Every faulted job; for discard, with --platform, all of those.")]
 
 
 @app.command("list")
@@ -117,7 +122,8 @@ def retry(
 
     Example: `dicom-adapter jobs retry --platform Failed --pipeline 7d1b…`
     """
-    _decide(url, "retry", job_ids or [], _choice(ae_title, pipeline, since, until, platform), every)
+    chosen = {**_choice(ae_title, pipeline, since, until), **choice(platformState=platform)}
+    _decide(url, "retry", job_ids or [], chosen, every=every)
 
 
 @app.command()
@@ -142,24 +148,35 @@ def discard(
 
     Example: `dicom-adapter jobs discard 6c2f…`
 
-    Example: `dicom-adapter jobs discard --platform Succeeded --until 2024-05-31`
+    Example: `dicom-adapter jobs discard --platform Succeeded --until 2024-05-31T00:00`
     """
-    _decide(url, "discard", job_ids or [], _choice(ae_title, pipeline, since, until, platform), every)
+    instead = choice(platformState=platform)
+    if instead and job_ids:
+        raise UsageError("leave --platform out: of a job that is named, whatever it has left is discarded")
+    _decide(url, "discard", job_ids or [], _choice(ae_title, pipeline, since, until), every=every, instead=instead)
 
 
-def _choice(
-    ae_title: str | None, pipeline: str | None, since: str | None, until: str | None, platform: str | None
-) -> dict[str, str]:
-    given = choice(aeTitle=ae_title, pipelineId=pipeline, since=since, until=until, platformState=platform)
+def _choice(ae_title: str | None, pipeline: str | None, since: str | None, until: str | None) -> dict[str, str]:
+    given = choice(aeTitle=ae_title, pipelineId=pipeline, since=since, until=until)
     return {name: utc_time(value) if name in ("since", "until") else value for name, value in given.items()}
 
 
-def _decide(url: str, verb: str, job_ids: list[str], chosen: dict[str, str], every: bool) -> None:
+def _decide(
+    url: str,
+    verb: str,
+    job_ids: list[str],
+    chosen: dict[str, str],
+    *,
+    every: bool,
+    instead: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Have it done for those that are named, that match, or for all of a kind; `instead` says of which kind."""
     if sum((bool(job_ids), bool(chosen), every)) != 1:
+        further = ", --platform" if verb == "retry" else ""
         raise UsageError(
-            f"say which jobs to {verb}: their IDs, or --aetitle, --pipeline, --since, --until, --platform, or --all"
+            f"say which jobs to {verb}: their IDs, or --aetitle, --pipeline, --since, --until{further}, or --all"
         )
     if job_ids:
         decide_each(url, verb, "jobs", job_ids, "job")
     else:
-        decide_all(url, verb, "jobs", chosen, "job")
+        decide_all(url, verb, "jobs", {**chosen, **instead}, "job")

@@ -3,8 +3,8 @@
 It carries what must hold over all receivers at once, or be known before the next C-STORE: association slots,
 whether intake is open, how many bytes were stored. Each word has one writer, so no lock can be left behind by a
 process that was killed: a receiver writes its own row, the guardian writes the storage words, the platform what its
-runs take, the retriever what it has retrieved, the processor what it waits for, the supervisor clears the row of a
-dead receiver.
+runs take, the retriever what it has retrieved, the processor what it waits for, the exporter how far it has looked, the
+supervisor clears the row of a dead receiver.
 """
 
 import enum
@@ -19,7 +19,9 @@ _HEADER_WORDS = 16
 _SIZE = 8 * (_HEADER_WORDS + _ROWS * _ROW_WORDS)
 
 # Header words.
-_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES, _RETRIEVED_BYTES, _AWAITED, _SHORT = range(8)
+_INTAKE, _FREE_BYTES, _RESERVED_BYTES, _RETIRED_BYTES, _PLATFORM_BYTES, _RETRIEVED_BYTES, _AWAITED, _SHORT, _TASKS = (
+    range(9)
+)
 # Words of a row; the hosts follow.
 _PID, _ACTIVE, _STORED_BYTES, _ACCEPTING = 0, 1, 2, 3
 
@@ -124,6 +126,17 @@ class Board:
     def awaited_boot_ns(self) -> int:
         """What was stored up to here, in nanoseconds of the boot clock, must be described without delay."""
         return self._words[_AWAITED]
+
+    # Exports: written by the exporter.
+
+    def set_tasks_made(self, wall_ns: int) -> None:
+        """Publish that the results of runs have their export tasks, as far as they were registered by a moment."""
+        self._words[_TASKS] = max(0, wall_ns)
+
+    @property
+    def tasks_made_ns(self) -> int:
+        """What runs left before this has its export tasks, in ns of the wall clock; 0 when nobody has looked yet."""
+        return self._words[_TASKS]
 
     # Rows: one a receiver process.
 

@@ -3,7 +3,7 @@
 import functools
 from datetime import UTC, datetime
 from pathlib import Path
-from time import CLOCK_BOOTTIME, clock_gettime_ns, time_ns
+from time import CLOCK_BOOTTIME, clock_gettime_ns, monotonic_ns, time_ns
 
 import msgspec
 
@@ -40,6 +40,19 @@ def seconds_between(earlier: Moment, later: Moment) -> float:
     if earlier.boot and earlier.boot == later.boot:
         return (later.boot_ns - earlier.boot_ns) / NANOSECONDS
     return (later.wall_ns - earlier.wall_ns) / NANOSECONDS
+
+
+class CautiousClock:
+    """The wall clock for what is deleted when it is old: a step ahead within this process makes nothing old."""
+
+    _AHEAD_NS = 3600 * NANOSECONDS  # so much may be mended of a clock that was behind
+
+    def __init__(self) -> None:
+        self._began_ns, self._began = time_ns(), monotonic_ns()
+
+    def now_ns(self) -> int:
+        """This moment, in ns of the wall clock."""
+        return min(time_ns(), self._began_ns + monotonic_ns() - self._began + self._AHEAD_NS)
 
 
 def iso(wall_ns: int) -> str:

@@ -16,8 +16,8 @@ from protocol import channels, messages
 from protocol.clock import NANOSECONDS, iso
 from protocol.config.kinds import Kind, Refused, as_text
 from protocol.errors import NotFoundError, RefusedError
-from protocol.ledger import PAGE_ROWS, Job, Result, Run, Submission
-from protocol.ledger.results import with_files
+from protocol.ledger import PAGE_ROWS, Job, Result, Run, Submission, tuples
+from protocol.ledger.results import awaits_export, with_files
 from protocol.states import PLATFORM_STATES, RUN_UNDER_WAY, JobState, RunState
 
 _ENDED = (RunState.SUCCEEDED, RunState.FAILED)  # of which something may be kept
@@ -63,7 +63,7 @@ class RunDetail(Entity, frozen=True, kw_only=True):
     started: str | None
     ended: str | None
     keeps_input: Annotated[bool, Meta(description="It failed, and can be run again.")]
-    keeps_results: Annotated[bool, Meta(description="What it has made lies in the storage still.")]
+    keeps_results: Annotated[bool, Meta(description="What it has made is in the storage still.")]
 
 
 class JobDetail(JobSummary, frozen=True, kw_only=True):
@@ -127,13 +127,15 @@ class Jobs:
             if row is None:
                 raise NotFoundError(f"there is no job {job_id!r}: see /api/jobs for those there are")
             run = Run.get_or_none(Run.job_id == row.job_id)
-            result = run and Result.get_or_none((Result.run_id == run.run_id) & with_files() & ~Result.discarded)
+            keeps_results = (
+                run is not None and Result.select().where((Result.run_id == run.run_id) & with_files()).exists()
+            )
         submission = getattr(row, "submission", None)
         return JobDetail(
             **msgspec.structs.asdict(_summary(row)),
             platform_job_id=submission.platform_job_id if submission else "",
             steps=steps_of(submission),
-            run=_run(run, keeps_results=result is not None) if run else None,
+            run=_run(run, keeps_results=keeps_results) if run else None,
         )
 
     def retry(self, job_id: str) -> int:
@@ -151,15 +153,24 @@ class Jobs:
     def discard(self, job_id: str) -> int:
         """Give a faulted job up, or what an ended one has left on the embedded platform; raises as `retry`."""
         job = self.one(job_id)
-        if job.run is None or job.run.state not in _ENDED:
+        if job.state == JobState.FAULTED or job.run is None or job.run.state not in _ENDED:
             return self._decide(job_id, messages.DiscardJobs(job_ids=(job_id.lower(),)))
         command = messages.DiscardRuns(state=RunState(job.run.state), job_ids=(job_id.lower(),))
         affected = self._owners.ask(channels.PLATFORM_COMMANDS, command)
-        if not affected and job.run.keeps_results:
-            raise RefusedError("an export waits for the job's results, or failed: cancel it first (exports cancel)")
         if not affected:
-            raise RefusedError("the job has ended, and nothing is kept of it")
+            raise RefusedError(self._why_not_discarded(job.run.run_id))
         return affected
+
+    def _why_not_discarded(self, run_id: str) -> str:
+        with self._book.use():
+            found = tuples(Result.select(Result.discarded, awaits_export()).where(Result.run_id == run_id))
+        for discarded, awaited in found:
+            if discarded:
+                return "it was discarded already: it is deleted within minutes, if no export waits for it"
+            if awaited:
+                words = "an export waits for the job's results, or failed: retry or cancel it first"
+                return f"{words} (dicom-adapter exports list)"
+        return "the job has ended, and nothing is kept of it"
 
     def retry_all(self, body: bytes) -> int:
         """Submit all faulted jobs of a filter again, or have all that failed on the platform run again.
@@ -180,12 +191,14 @@ class Jobs:
         return self._owners.ask(channels.PLATFORM_COMMANDS, messages.DiscardRuns(**_filter(which), state=state))
 
     def _decide(self, job_id: str, command: messages.RetryJobs | messages.DiscardJobs) -> int:
-        state = self.one(job_id).state
+        job = self.one(job_id)
         affected = self._owners.ask(channels.SUBMITTER_COMMANDS, command)
         if not affected:
             may_be = "a Faulted one, or one whose pipeline Failed, can be retried"
-            may_be = may_be if isinstance(command, messages.RetryJobs) else "a Faulted or ended one can be discarded"
-            raise RefusedError(f"the job is {state}: only {may_be}")
+            if isinstance(command, messages.DiscardJobs):
+                may_be = "a Faulted one, or one that Succeeded or Failed on the embedded platform, can be discarded"
+            found = f"{job.state}, and {job.platform_state} there" if job.platform_state else job.state
+            raise RefusedError(f"the job is {found}: only {may_be}")
         return affected
 
 

@@ -280,22 +280,28 @@ class Exporter(Actor):
 
         def look() -> None:
             offers: Sequence[Offer] = ()
+            until_ns = 0
             try:
+                began_ns = time.time_ns()
                 offers = self._embedded.look()
+                until_ns = began_ns
             except LEDGER_AWAY as error:
                 problem = error
                 self.post(lambda: self._availability.failed(problem))
             except Exception:
                 self.log.unexpected("look_broke")
             finally:
-                self.post(lambda: self._looked(offers))
+                self.post(lambda: self._looked(offers, until_ns))
 
         self._helpers.submit(look)
 
-    def _looked(self, offers: Sequence[Offer]) -> None:
+    def _looked(self, offers: Sequence[Offer], until_ns: int) -> None:
+        """Record tasks; only then may what was looked at be deleted."""
         self._looking = False
         if offers:
             self._offered(offers, self._embedded.origin)
+        if until_ns:
+            self.surely(lambda: self.board.set_tasks_made(until_ns))
 
     def _offered(self, offers: Sequence[Offer], origin: str) -> None:
         def record() -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import msgspec
 
-from actors.platform.repeating import OUT_OF
+from actors.platform.repeating import AWAY, OUT_OF
 from actors.platform.runs import Runs
 from protocol import killpoints, messages
 from protocol.availability import LEDGER_AWAY, Availability
@@ -17,8 +17,6 @@ from protocol.ledger import Ledger, Pipeline, Run, row_where
 from protocol.states import RunState
 
 Command = messages.CreateRun | messages.AddRunMetadata | messages.StartRun
-
-_AWAY = messages.Refused(reason="the platform's ledger does not answer now: try again", transient=True)
 
 
 class Desk:
@@ -56,7 +54,7 @@ class Desk:
             answers = self._do([command for command, _ in taken], queued)
         except LEDGER_AWAY as error:
             self._availability.failed(error)
-            answers, queued = [_AWAY] * len(taken), []
+            answers, queued = [AWAY] * len(taken), []
         if queued:
             killpoints.reach("platform.run-queued")
         for run in queued:
@@ -66,7 +64,7 @@ class Desk:
 
     def _do(self, commands: Sequence[Command], queued: list[Run]) -> list[messages.Message]:
         if self._availability.paused:
-            return [_AWAY] * len(commands)  # each try may take as long as the ledger's patience
+            return [AWAY] * len(commands)  # each try may take as long as the ledger's patience
         no_room = self._make_room([command for command in commands if isinstance(command, messages.CreateRun)])
         answers: list[messages.Message] = []
         with self._ledger.transaction():

@@ -14,6 +14,7 @@ from actors.actor import Actor
 from actors.platform.accounts import account_of
 from actors.platform.attempt import Attempt, Limits, Shim, lost_tries
 from actors.platform.desk import Desk, unregistered
+from actors.platform.discarding import Discarding
 from actors.platform.forgetting import forgetting
 from actors.platform.freeing import Freeing
 from actors.platform.inputs import Inputs
@@ -88,7 +89,7 @@ class Platform(Actor):
             self._enqueue(row)
         if self.settings.storage.quota_bytes is not None:
             Written(self, self._usage, self._going_on)
-        self._freeing = Freeing(self, self._runs, self._usage.freed, self.availability)
+        self._discarding = Discarding(self, self._runs, Freeing(self, self._runs, self._usage.freed, self.availability))
         past = forgetting(self._ledger, self.log, self._runs, self._usage)
         self.every(LOOK_SECONDS, lambda: self.availability.attempt(lambda: past.look(self.settings)))
         self._start_waiting()
@@ -166,10 +167,9 @@ class Platform(Actor):
             return messages.Refused(reason=next(iter(refusals), "no job was named"))
         return messages.Done(affected=len(command.job_ids) - len(refusals))
 
-    @repeatable
-    def handle_discard_runs(self, command: messages.DiscardRuns) -> messages.Message:
+    def handle_discard_runs(self, command: messages.DiscardRuns) -> "messages.Message | Future[messages.Message]":
         """Give up what runs that are over have left."""
-        return messages.Done(affected=self._freeing.discard(command))
+        return self._discarding.take(command)
 
     def handle_pipelines_changed(self, _: messages.PipelinesChanged) -> messages.Message:
         """Nothing is kept of pipelines between two runs, so a change holds from the next one on."""

@@ -12,6 +12,9 @@ OUT_OF = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errn
 """Errors of the system that say that something is short now."""
 
 
+AWAY = messages.Refused(reason="the platform's ledger does not answer now: try again", transient=True)
+
+
 class _Owner(Protocol):
     availability: Availability
 
@@ -27,14 +30,13 @@ def repeatable(
 
     @functools.wraps(handle)
     def handled(platform: _Platform, command: _Command) -> messages.Message:
-        away = messages.Refused(reason="the platform's ledger does not answer now: try again", transient=True)
         if platform.availability.paused:
-            return away  # each try may take as long as the ledger's patience
+            return AWAY  # each try may take as long as the ledger's patience
         try:
             return handle(platform, command)
         except LEDGER_AWAY as error:
             platform.availability.failed(error)
-            return away
+            return AWAY
         except OSError as error:
             if error.errno not in OUT_OF:
                 raise

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import peewee as pw
+
 from actors.platform.attempt import Attempt
 from actors.platform.leftovers import remove_tree
 from protocol import killpoints, messages
@@ -183,12 +185,20 @@ class Runs:
                 Run.update(keeps_input=False).where(Run.run_id.in_(some)).execute()
         return [payload_id for _, payload_id in found]
 
-    def discard_results(self, command: messages.JobsChosen) -> int:
-        """Commit that nobody needs the results of some jobs; returns how many. Those for which exports wait stay."""
-        has_left_some = Result.run_id.in_(Run.select(Run.run_id).where(Run.kept_bytes > 0))
-        kept = (has_left_some | with_files()) & ~Result.discarded & ~awaits_export()
+    def discardable(self, command: messages.JobsChosen) -> list[str]:
+        """IDs of the runs of some jobs that have left something for which no export waits; read in any thread."""
+        has_left_some = pw.fn.EXISTS(
+            Run.select(pw.SQL("1")).where((Run.run_id == Result.run_id) & (Run.kept_bytes > 0))
+        )
+        kept = ~Result.discarded & (with_files() | has_left_some) & ~awaits_export()
+        query = Result.select(Result.run_id).where(kept & Result.job_id.in_(_of(command)))
+        return [row.run_id for page in pages(query, Result.run_id) for row in page]
+
+    def discard_results(self, run_ids: Sequence[str]) -> int:
+        """Commit that nobody needs the results of a page of runs, but for which exports wait; returns how many."""
+        wanted = Result.run_id.in_(run_ids) & ~Result.discarded & ~awaits_export()
         with self._commit():
-            return int(Result.update(discarded=True).where(kept & Result.job_id.in_(_of(command))).execute())
+            return int(Result.update(discarded=True).where(wanted).execute())
 
     def forget_result(self, run_id: str) -> None:
         """What a run has left is deleted."""

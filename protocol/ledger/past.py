@@ -5,13 +5,12 @@ run and export tasks go when their job is gone. Never the other way round: a job
 submitter has yet to take over, and would be submitted again.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import peewee as pw
 
-from protocol.clock import NANOSECONDS
+from protocol.clock import NANOSECONDS, CautiousClock
 from protocol.config import Settings
 from protocol.ledger.database import PAGE_ROWS, Ledger, tuples
 from protocol.ledger.results import with_files
@@ -117,7 +116,7 @@ class Forgetting:
         self._ledger = ledger
         self._log = log
         self._pasts = pasts
-        self._began_ns, self._began = time.time_ns(), time.monotonic()
+        self._clock = CautiousClock()
 
     def look(self, settings: Settings) -> None:
         """Forget some of what is past; to be called every `LOOK_SECONDS`.
@@ -128,10 +127,7 @@ class Forgetting:
         Raises:
             peewee.PeeweeException: the ledger does not answer.
         """
-        # A clock that is set ahead makes nothing old.
-        elapsed_ns = int((time.monotonic() - self._began) * NANOSECONDS)
-        now_ns = min(time.time_ns(), self._began_ns + elapsed_ns + _DAY_NS // 24)
-        before_ns = now_ns - int(kept_days(settings, self._ledger) * _DAY_NS)
+        before_ns = self._clock.now_ns() - int(kept_days(settings, self._ledger) * _DAY_NS)
         for past in self._pasts:
             for _ in range(_LOOKS_AT_ONCE):
                 rows = past.look(before_ns)

@@ -1,4 +1,4 @@
-"""What the rows of results say to others than their owner: conditions for queries."""
+"""Conditions on results of runs, for the queries of those who make them, export them, forget them and show them."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ import peewee as pw
 from protocol.ledger.tables import ExportTask, Result
 from protocol.states import TaskState
 
-NOT_WANTED = (TaskState.SUCCEEDED, TaskState.CANCELED)
-"""States of export tasks that need no file any more; a failed one does, since a person may have it tried again."""
+NEEDS_NO_FILE = (TaskState.SUCCEEDED, TaskState.CANCELED)
+"""States of export tasks that read nothing any more; a failed one may be tried again."""
 
 
 def with_files() -> Any:
     """The result holds something."""
-    return Result.files != _nothing(Result.files)
+    return Result.files != pw.Value([], converter=Result.files.db_value, unpack=False)
 
 
 def tasks_of_result(task: Any) -> Any:
@@ -27,12 +27,6 @@ def tasks_of_result(task: Any) -> Any:
 
 
 def awaits_export() -> Any:
-    """An export of the result is still to be begun, goes on, or failed."""
+    """An export of the result waits, goes on, or failed; those that are still to be made are not among them."""
     task = ExportTask.alias()
-    tasks = tasks_of_result(task)
-    is_to_begin = (Result.exports != _nothing(Result.exports)) & ~pw.fn.EXISTS(tasks)
-    return is_to_begin | pw.fn.EXISTS(tasks.where(task.state.not_in(NOT_WANTED)))
-
-
-def _nothing(column: Any) -> Any:
-    return pw.Value([], converter=column.db_value, unpack=False)
+    return pw.fn.EXISTS(tasks_of_result(task).where(task.state.not_in(NEEDS_NO_FILE)))

@@ -49,7 +49,7 @@ class RequestDiffers(Message, frozen=True, kw_only=True):
 
 
 class JobsChosen(Message, frozen=True, kw_only=True):
-    """Which jobs a person's decision means: those of all that is given. An empty field does not restrict.
+    """The base of decisions about jobs: which are meant, those of all that is given. An empty field does not restrict.
 
     Args:
         since_ns, until_ns: wall time of the job's creation, 0 for no bound.

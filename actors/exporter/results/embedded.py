@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import msgspec
-import peewee as pw
 
 from actors.exporter.destinations import request_outputs
 from actors.exporter.results.base import Offer, ResultsService
@@ -21,11 +20,11 @@ from protocol.clock import NANOSECONDS
 from protocol.config.settings import Scu
 from protocol.errors import StorageError
 from protocol.ledger import PAGE_ROWS, ExportTask, Result, tuples
+from protocol.ledger.results import with_files
 from protocol.vault import Vault
 
 _NAMESPACE = uuid.UUID("0d1a4c0f-2f5e-4d6e-9a55-5b7ae3a7c1de")
 _MARGIN_NS = 3600 * NANOSECONDS  # for commits that take long, and clocks that are set back
-_NO_FILES = pw.Value("[]", converter=False)  # an empty list would be a list of values
 _PREAMBLE_BYTES = 128
 _OF_DICOM = frozenset({"", ".dcm", ".dicom", ".dic", ".ima"})
 
@@ -69,7 +68,7 @@ class EmbeddedResults(ResultsService):
         with self._lock:
             since, now = self._looked_ns - _MARGIN_NS, time.time_ns()
             found: list[Offer] = []
-            some = (Result.created_ns >= since) & (Result.files != _NO_FILES)
+            some = (Result.created_ns >= since) & with_files()
             recent = {run_id for (run_id,) in tuples(Result.select(Result.run_id).where(some))}
             # What was looked at once gave all its tasks: they follow from the row, which does not change.
             self._looked_at &= recent

@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from protocol.ledger import Group, InferenceRequest, Instance, InstanceHistory, Job, Result, Retrieval, Run, Submission
+from protocol.ledger import (
+    ExportTask,
+    Group,
+    InferenceRequest,
+    Instance,
+    InstanceHistory,
+    Job,
+    Result,
+    Retrieval,
+    Run,
+    Submission,
+)
 from protocol.states import GroupState, InstanceState, JobState, RequestState, RunState
 
 SECOND = 1_000_000_000
@@ -112,6 +123,23 @@ def result(job_id: str, **columns: Any) -> None:
         **columns,
     }
     Result.create(**values)
+
+
+def task(task_id: str, **columns: Any) -> None:
+    """An export task."""
+    values: dict[str, Any] = {
+        "task_id": task_id,
+        "origin": "embedded",
+        "pipeline_id": "p1",
+        "agent": "ClaraSCU",
+        "parameters": "",
+        "uris": ["a.dcm"],
+        "files": 1,
+        "created_ns": START,
+        "updated_ns": START,
+        **columns,
+    }
+    ExportTask.create(**values)
 
 
 def retrieval(job_id: str, **columns: Any) -> None:

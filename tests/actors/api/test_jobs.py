@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from protocol import messages
-from protocol.ledger import Ledger, Result, Run, Submission
-from protocol.states import JobState, RunState
+from protocol.ledger import ExportTask, Ledger, Result, Run, Submission
+from protocol.states import JobState, RunState, TaskState
 from tests.actors.api import rows
 from tests.actors.api.rows import SECOND, START
 from tests.actors.api.surroundings import Owners
@@ -192,11 +192,27 @@ def test_discard_what_one_has_left(rest: httpx.Client, owners: Owners) -> None:
     rows.result("j-good")
     assert rest.get("/api/jobs/j-good").json()["run"]["keepsResults"] is True
     owners.take()
-    answer = rest.post("/api/jobs/j-good/discard")
-    assert (answer.status_code, "exports cancel" in answer.json()["detail"]) == (409, True)
-    assert owners.take() == [messages.DiscardRuns(state=RunState.SUCCEEDED, job_ids=("j-good",))]
+    rows.task("t", job_id="j-good", payload_id="", state=TaskState.FAILED)
+
+    def refusal() -> tuple[int, str]:
+        answer = rest.post("/api/jobs/j-good/discard")
+        assert owners.take() == [messages.DiscardRuns(state=RunState.SUCCEEDED, job_ids=("j-good",))]
+        return answer.status_code, answer.json()["detail"]
+
+    assert refusal() == (
+        409,
+        "an export waits for the job's results, or failed: retry or cancel it first (dicom-adapter exports list)",
+    )
+    ExportTask.update(state=TaskState.CANCELED).execute()
+    assert refusal() == (409, "the job has ended, and nothing is kept of it")
     Result.update(discarded=True).execute()
-    assert rest.get("/api/jobs/j-good").json()["run"]["keepsResults"] is False
+    status, why = refusal()
+    assert (status, "was discarded already" in why) == (409, True)
+    # A job that faulted when its start was not answered, although its run was started: the submission comes first.
+    Submission.update(state=JobState.FAULTED).where(Submission.job_id == "j-good").execute()
+    owners.answer = lambda _: messages.Done(affected=1)
+    assert rest.post("/api/jobs/j-good/discard").status_code == 200
+    assert owners.take() == [messages.DiscardJobs(job_ids=("j-good",))]
 
 
 @pytest.mark.usefixtures("jobs")
@@ -206,7 +222,7 @@ def test_what_has_not_ended_is_not_discarded(rest: httpx.Client, owners: Owners,
     Run.update(state=state).execute()
     owners.answer = lambda _: messages.Done(affected=0)
     answer = rest.post("/api/jobs/j-done/discard")
-    assert (answer.status_code, "only a Faulted or ended one" in answer.json()["detail"]) == (409, True)
+    assert (answer.status_code, "only a Faulted one, or one that Succeeded" in answer.json()["detail"]) == (409, True)
     assert owners.take() == [messages.DiscardJobs(job_ids=("j-done",))]
 
 

@@ -1,5 +1,6 @@
 """Which results need not be kept: what every destination has, what a person has discarded, what is too old."""
 
+import errno
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from actors.platform.freeing import unneeded
+from actors.platform import freeing
+from actors.platform.freeing import Before, Freeing, unneeded
+from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
 from protocol import messages
 from protocol.availability import Availability
@@ -16,6 +19,7 @@ from protocol.ledger import Delivery, ExportTask, Job, Ledger, Result, Run
 from protocol.logs import EventLogger
 from protocol.spool import Spool
 from protocol.states import DeliveryState, RunState, TaskState
+from tests.actors.platform.loop import Loop
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -26,6 +30,13 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     yield ledger
     ledger.close()
+
+
+def before(exported_seconds: float, days: float = 0.0) -> Before:
+    """The exporter has looked at all but the last minute."""
+    now = time.time_ns()
+    old_ns = now - int(days * DAY * 1e9) if days else 0
+    return Before(made_ns=now - 60 * 10**9, exported_ns=now - int(exported_seconds * 1e9), old_ns=old_ns)
 
 
 def result(
@@ -53,7 +64,6 @@ def result(
 
 
 def test_only_what_every_destination_has(ledger: Ledger) -> None:
-    assert ledger is not None
     done = (TaskState.SUCCEEDED, DeliveryState.DELIVERED)
     free = {result(done), result(done, done), result(done, (TaskState.CANCELED, DeliveryState.PENDING))}
     result()  # nobody exports it
@@ -68,9 +78,9 @@ def test_only_what_every_destination_has(ledger: Ledger) -> None:
     ExportTask.update(payload_id="").where(
         (ExportTask.job_id == waits.job_id) & (ExportTask.state == TaskState.PENDING)
     ).execute()
-    assert {each.run_id for each in unneeded(HOUR, 0)} == free
-    assert {each.kept_bytes for each in unneeded(HOUR, 0)} == {7}
-    assert {each.run_id for each in unneeded(0.0, 0)} == {*free, fresh}
+    assert {each.run_id for each in unneeded(before(HOUR))} == free
+    assert {each.kept_bytes for each in unneeded(before(HOUR))} == {7}
+    assert {each.run_id for each in unneeded(before(0.0))} == {*free, fresh}
 
 
 DONE, MISSED = (TaskState.SUCCEEDED, DeliveryState.DELIVERED), (TaskState.SUCCEEDED, DeliveryState.REFUSED)
@@ -83,22 +93,29 @@ def runs(ledger: Ledger, tmp_path: Path) -> Runs:
     return Runs(ledger, Availability(ledger, EventLogger("adapter.platform")), Spool(tmp_path / "spool"))
 
 
-def free(days: int = 0) -> set[str]:
-    return {each.run_id for each in unneeded(DAY, days)}
+def free(days: float = 0.0) -> set[str]:
+    return {each.run_id for each in unneeded(before(DAY, days))}
+
+
+def task(job_id: str) -> None:
+    """A pipeline registers one."""
+    columns = {"origin": "embedded", "agent": "A", "parameters": "", "uris": ["a.dcm"], "files": 1, "pipeline_id": "p"}
+    at = {"created_ns": time.time_ns(), "updated_ns": time.time_ns()}
+    ExportTask.create(task_id=str(uuid.uuid4()), job_id=job_id, payload_id="", state=TaskState.PENDING, **columns, **at)
 
 
 def discard(runs: Runs, **which: Any) -> int:
-    return runs.discard_results(messages.DiscardRuns(state=RunState.SUCCEEDED, **which))
+    return runs.discard_results(runs.discardable(messages.DiscardRuns(state=RunState.SUCCEEDED, **which)))
 
 
 def test_what_is_discarded(ledger: Ledger, runs: Runs) -> None:
-    """Nothing for which an export is to begin, waits, goes on, or failed; and each once."""
+    """Nothing for which an export waits, goes on, or failed, or at which the exporter has not looked; and each once."""
     gone = {result(exports=[]), result(exports=[], files=[]), result(DONE), result(DONE, MISSED), result(CANCELED)}
     gone.add(result(exports=[], kept_bytes=0))  # a file of no bytes
-    result()  # the exporter has not begun
+    gone.add(result())  # the exporter has looked, and found nothing that is sent
     for needed in (WAITS, GOES_ON, FAILED):
         result(DONE, needed)
-    fresh = result(exports=[], age_seconds=10.0)  # its pipeline may have registered what the exporter will take
+    fresh = result(age_seconds=10.0)  # the exporter has not looked, and its pipeline may register more
     result(exports=[], kept_bytes=0, files=[])  # nothing is left of it
     assert free() == set()
     assert discard(runs) == len(gone) + 1
@@ -107,9 +124,7 @@ def test_what_is_discarded(ledger: Ledger, runs: Runs) -> None:
     Result.update(created_ns=Result.created_ns - 60 * 10**9).where(Result.run_id == fresh).execute()
     assert free() == {*gone, fresh}
     # A task that was registered in between keeps it.
-    columns = {"origin": "embedded", "agent": "A", "parameters": "", "uris": ["a.dcm"], "files": 1, "pipeline_id": "p"}
-    at = {"created_ns": time.time_ns(), "updated_ns": time.time_ns()}
-    ExportTask.create(task_id="t", job_id=fresh, payload_id="", state=TaskState.PENDING, **columns, **at)
+    task(fresh)
     assert free() == gone
 
 
@@ -132,11 +147,89 @@ def test_the_jobs_that_are_meant(ledger: Ledger, runs: Runs) -> None:
 def test_what_is_too_old(ledger: Ledger) -> None:
     """Of what is still there after so many days, that for which no export waits."""
     old = {"age_seconds": 3 * DAY + 60}
-    gone = {result(exports=[], **old), result(MISSED, **old)}
+    gone = {result(exports=[], **old), result(MISSED, **old), result(**old)}
     exported = result(DONE, **old)
     for needed in (WAITS, GOES_ON, FAILED):
         result(needed, **old)
-    result(**old)
+    just_sent = ExportTask.update(updated_ns=time.time_ns() - 10**9)
+    for run_id in (result(MISSED, **old), result(DONE, **old)):
+        just_sent.where(ExportTask.job_id == run_id).execute()
     result(exports=[], age_seconds=3 * DAY - 60)
     assert free() == free(4) == {exported}
     assert free(3) == {*gone, exported}
+
+
+@pytest.fixture
+def loop(ledger: Ledger, runs: Runs, tmp_path: Path) -> Loop:
+    """Of a platform that frees what is discarded; each result has its directory."""
+    loop = Loop()
+    loop.tasks_made_ns = time.time_ns()
+    for row in Result.select():
+        (tmp_path / "spool" / "platform" / row.payload_id / "runs").mkdir(parents=True)
+    Freeing(loop, runs, lambda _: None, Availability(ledger, EventLogger("adapter.platform")))  # type: ignore[arg-type]
+    return loop
+
+
+@pytest.fixture
+def five(ledger: Ledger, runs: Runs) -> list[str]:
+    assert ledger.path is not None
+    found = sorted(result(exports=[]) for _ in range(5))
+    assert discard(runs) == 5
+    return found
+
+
+def left() -> list[str]:
+    return sorted(row.run_id for row in Result.select())
+
+
+def test_all_of_much(five: list[str], loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page after the other, without waiting for the next look."""
+    assert left() == five
+    monkeypatch.setattr(freeing, "PAGE_ROWS", 2)
+    loop.look()
+    assert left() == []
+
+
+def test_nothing_before_the_exporter_has_looked(five: list[str], loop: Loop) -> None:
+    loop.tasks_made_ns = 0
+    loop.look()
+    assert left() == five
+
+
+def test_one_that_cannot_be_deleted_keeps_no_other(
+    five: list[str], loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its name is told."""
+    trouble = Result.get(Result.run_id == five[0]).payload_id
+
+    def remove(path: Path) -> None:
+        if path.name == trouble:
+            raise OSError(errno.EIO, "no")
+        remove_tree(path)
+
+    monkeypatch.setattr(freeing, "remove_tree", remove)
+    monkeypatch.setattr(freeing, "PAGE_ROWS", 2)
+    loop.look()
+    assert left() == five[:1]
+    told = [record for record in caplog.records if record.message == "results_not_freed"]
+    assert {record.fields["run_id"] for record in told} == {five[0]}  # type: ignore[attr-defined]
+
+
+def test_a_task_that_is_registered_while_others_are_deleted(
+    five: list[str], loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it wants was found before, and stays."""
+    rest: list[str] = []
+
+    def remove(path: Path) -> None:
+        remove_tree(path)
+        if not rest:
+            rest.extend(row.run_id for row in Result.select() if row.payload_id != path.name)
+            for run_id in rest:
+                task(run_id)
+
+    monkeypatch.setattr(freeing, "remove_tree", remove)
+    loop.look()
+    assert len(rest) == 4
+    assert left() == sorted(rest)
+    assert set(rest) < set(five)

@@ -15,7 +15,6 @@ from actors.platform.freeing import Freeing
 from actors.platform.runs import Runs
 from protocol import messages
 from protocol.availability import Availability
-from protocol.config import load
 from protocol.errors import RefusedError
 from protocol.ledger import Ledger, Pipeline, Result, Run
 from protocol.logs import EventLogger
@@ -23,6 +22,7 @@ from protocol.platforms.embedded import EmbeddedPlatform
 from protocol.spool import Spool
 from protocol.states import RunState
 from tests.actors.launcher import wait_until
+from tests.actors.platform.loop import Loop
 from tests.actors.platform.world import World
 
 WEEK_NS = 7 * 24 * 3600 * 10**9
@@ -193,27 +193,6 @@ def test_what_was_killed_keeps_the_input(world: World, tmp_path: Path) -> None:
     world.wait_run(job_id, RunState.SUCCEEDED)
 
 
-class Loop:
-    """What of an actor frees: its board, and work that is done at once."""
-
-    draining = False
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.log = EventLogger("adapter.platform")
-        self.board = self
-        self.is_short = False
-        self.settings = load(None, None, [], {}).settings
-        self.look = lambda: None
-
-    def every(self, _: float, look: object) -> None:
-        self.look = look  # type: ignore[assignment]
-
-    def in_thread(self, work: object) -> None:
-        work()  # type: ignore[operator]
-
-    post = surely = in_thread
-
-
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
@@ -235,7 +214,7 @@ def test_inputs_are_given_up(ledger: Ledger, tmp_path: Path, monkeypatch: pytest
         Run.create(run_id=name, state=state, keeps_input=True, created_ns=now, ended_ns=ended_ns, **columns)
         (spool.platform / name / "payload").mkdir(parents=True)
     availability = Availability(ledger, EventLogger("adapter.platform"))
-    loop = Loop(ledger)
+    loop = Loop()
     Freeing(loop, Runs(ledger, availability, spool), lambda _: None, availability)  # type: ignore[arg-type]
 
     def kept() -> set[str]:
@@ -271,7 +250,7 @@ def test_a_payload_that_cannot_be_removed_is_tried_again(
 
     monkeypatch.setattr(kept_inputs, "remove_tree", remove)
     availability = Availability(ledger, EventLogger("adapter.platform"))
-    loop = Loop(ledger)
+    loop = Loop()
     Freeing(loop, Runs(ledger, availability, spool), lambda _: None, availability)  # type: ignore[arg-type]
     loop.is_short = True
     loop.look()
