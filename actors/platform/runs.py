@@ -178,7 +178,7 @@ class Runs:
     def discard_inputs(self, command: messages.JobsChosen) -> list[str]:
         """Commit that failed jobs cannot be run again; returns their payloads, which may be removed then."""
         query = Run.select(Run.run_id, Run.payload_id).where(keeps_input() & (Run.state == RunState.FAILED))
-        found = list(tuples(query.where(Run.job_id.in_(_of(command)))))
+        found = list(tuples(query.where(_is_of(Run, command))))
         with self._commit():
             for start in range(0, len(found), PAGE_ROWS):
                 some = [run_id for run_id, _ in found[start : start + PAGE_ROWS]]
@@ -191,7 +191,7 @@ class Runs:
             Run.select(pw.SQL("1")).where((Run.run_id == Result.run_id) & (Run.kept_bytes > 0))
         )
         kept = ~Result.discarded & (with_files() | has_left_some) & ~awaits_export()
-        query = Result.select(Result.run_id).where(kept & Result.job_id.in_(_of(command)))
+        query = Result.select(Result.run_id).where(kept & _is_of(Result, command))
         return [row.run_id for page in pages(query, Result.run_id) for row in page]
 
     def discard_results(self, run_ids: Sequence[str]) -> int:
@@ -261,9 +261,10 @@ class Runs:
         self._availability.committed()
 
 
-def _of(command: messages.JobsChosen) -> Any:
-    """The jobs that a command means, for IN."""
-    return Job.select(Job.job_id).where(is_chosen(command))
+def _is_of(table: Any, command: messages.JobsChosen) -> Any:
+    """The condition that a row is of a job that a command means."""
+    is_of = pw.fn.EXISTS(Job.select(pw.SQL("1")).where((Job.job_id == table.job_id) & is_chosen(command)))
+    return table.job_id.in_(command.job_ids) & is_of if command.job_ids else is_of
 
 
 def _ids(job_id: str) -> tuple[str, str]:
