@@ -119,10 +119,11 @@ class Freeing:
             page = unneeded(before)
             looked = time.monotonic() - began
             for found in page:
+                if self._actor.draining:
+                    break
                 # An export may have been registered since, and this may take long.
                 if unneeded(before, Result.run_id == found.run_id) and self._remove(found):
                     freed += 1
-                    self._actor.post(lambda found=found: self._actor.surely(lambda: self._forget(found)))  # type: ignore[misc]
         except LEDGER_AWAY as error:
             problem = error
             self._actor.post(lambda: self._availability.failed(problem))
@@ -132,19 +133,24 @@ class Freeing:
 
     def _remove(self, found: Unneeded) -> bool:
         """Whether it is deleted; one that makes trouble keeps no other from it."""
+        home = self._runs.home(found.payload_id)
         try:
-            remove_tree(self._runs.home(found.payload_id))
+            counted = (
+                found.kept_bytes if home.exists() else 0
+            )  # `Runs.kept_bytes` has left out what was gone at the start
+            remove_tree(home)
         except OSError as error:
             remedy = "see what is wrong with the storage; it is tried again"
             self._actor.log.warning("results_not_freed", run_id=found.run_id, reason=error.strerror, remedy=remedy)
             return False
         killpoints.reach("platform.results-freed")
+        self._actor.post(lambda: self._actor.surely(lambda: self._forget(found.run_id, counted)))
         return True
 
-    def _forget(self, found: Unneeded) -> None:
-        self._runs.forget_result(found.run_id)
-        self._freed(found.kept_bytes)
-        self._actor.log.info("results_freed", run_id=found.run_id, bytes=found.kept_bytes)
+    def _forget(self, run_id: str, counted_bytes: int) -> None:
+        self._runs.forget_result(run_id)
+        self._freed(counted_bytes)
+        self._actor.log.info("results_freed", run_id=run_id, bytes=counted_bytes)
 
     def _ended(self, looked_seconds: float, *, there_is_more: bool) -> None:
         """Look again at once when there is more, and else not so often that looking would cost much."""
@@ -172,7 +178,8 @@ def unneeded(before: Before, *conditions: Any) -> list[Unneeded]:
     task = ExportTask.alias()
     tasks = tasks_of_result(task)
     undelivered = (
-        tasks.where(task.state == TaskState.SUCCEEDED)
+        # Compared as it is, SQLite would look at all tasks in that state.
+        tasks.where(task.state.concat("") == TaskState.SUCCEEDED)
         .join(Delivery, on=(Delivery.task_id == task.task_id))
         .where(Delivery.state != DeliveryState.DELIVERED)
     )

@@ -16,6 +16,7 @@ class Loop:
         self.board = self
         self.is_short = False
         self.tasks_made_ns = 0
+        self.freed: list[int] = []
         self.look: Callable[[], None] = lambda: None
 
     def every(self, _: float, look: Callable[[], None]) -> None:

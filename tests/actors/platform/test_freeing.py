@@ -166,7 +166,7 @@ def loop(ledger: Ledger, runs: Runs, tmp_path: Path) -> Loop:
     loop.tasks_made_ns = time.time_ns()
     for row in Result.select():
         (tmp_path / "spool" / "platform" / row.payload_id / "runs").mkdir(parents=True)
-    Freeing(loop, runs, lambda _: None, Availability(ledger, EventLogger("adapter.platform")))  # type: ignore[arg-type]
+    Freeing(loop, runs, loop.freed.append, Availability(ledger, EventLogger("adapter.platform")))  # type: ignore[arg-type]
     return loop
 
 
@@ -188,6 +188,14 @@ def test_all_of_much(five: list[str], loop: Loop, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(freeing, "PAGE_ROWS", 2)
     loop.look()
     assert left() == []
+
+
+def test_what_is_gone_already_was_not_counted(five: list[str], loop: Loop, tmp_path: Path) -> None:
+    """It was deleted by hand, or by a process that was killed before it could say so."""
+    gone = Result.get(Result.run_id == five[2]).payload_id
+    remove_tree(tmp_path / "spool" / "platform" / gone)
+    loop.look()
+    assert (left(), sorted(loop.freed)) == ([], [0, 7, 7, 7, 7])
 
 
 def test_nothing_before_the_exporter_has_looked(five: list[str], loop: Loop) -> None:
