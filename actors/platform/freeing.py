@@ -135,9 +135,7 @@ class Freeing:
         """Whether it is deleted; one that makes trouble keeps no other from it."""
         home = self._runs.home(found.payload_id)
         try:
-            counted = (
-                found.kept_bytes if home.exists() else 0
-            )  # `Runs.kept_bytes` has left out what was gone at the start
+            counted = found.kept_bytes if home.exists() else 0  # what is gone was not counted at the start
             remove_tree(home)
         except OSError as error:
             remedy = "see what is wrong with the storage; it is tried again"

@@ -142,7 +142,10 @@ class Retriever(Actor):
         if pending.row.state == RequestState.IN_PROCESS:
             deaths = pending.row.deaths + 1
             if deaths >= MOST_DEATHS:
-                self.log.error("retrieval_given_up", transaction_id=pending.row.transaction_id, deaths=deaths)
+                remedy = "report it; dicom-adapter jobs retry begins again"
+                self.log.error(
+                    "retrieval_given_up", transaction_id=pending.row.transaction_id, deaths=deaths, remedy=remedy
+                )
                 pending.going = True
                 self._pending[pending.job_id] = pending
                 self._end(pending, f"given up: {deaths} processes in a row ended while they retrieved it")
