@@ -69,7 +69,7 @@ def test_what_an_operator_does(new_gateway: NewGateway, tmp_path: Path) -> None:
         assert gateway.cli("jobs", "retry", one).stdout == "retry: 1 job\n"
         wait_succeeded(gateway, one)
         again = gateway.cli("jobs", "retry", one, check=False)
-        assert (again.returncode, "is Completed: only" in again.stderr) == (1, True)
+        assert (again.returncode, "is Completed, and Succeeded there: only" in again.stderr) == (1, True)
         assert "retry: 0 jobs" in gateway.cli("jobs", "retry", "--platform", "Failed", "-a", "OTHER").stdout
         assert "retry: 2 jobs" in gateway.cli("jobs", "retry", "--platform", "Failed", "-a", "BRAIN").stdout
         wait_succeeded(gateway, *others)
