@@ -73,7 +73,7 @@ class Freeing:
         self._look_at = 0.0
         self._not_before = 0.0
         self._clock = CautiousClock()
-        self._inputs = KeptInputs(actor, runs)
+        self._inputs = KeptInputs(actor, runs, self._clock)
         actor.every(_SHORT_LOOK_SECONDS, self._look)
 
     def discard_inputs(self, command: messages.JobsChosen) -> int:

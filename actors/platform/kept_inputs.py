@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
 from protocol import killpoints, messages
-from protocol.clock import NANOSECONDS
+from protocol.clock import NANOSECONDS, CautiousClock
 
 if TYPE_CHECKING:
     from actors.platform.platform import Platform
 
-_KEPT_SECONDS = 7 * 24 * 3600.0
+_KEPT_NS = 7 * 86_400 * NANOSECONDS
 _AT_ONCE, _SHARE = 20, 20  # so many, or one in so many of those that are kept: the oldest
 _AGAIN_SECONDS = 30.0
 
@@ -25,11 +25,13 @@ class KeptInputs:
     Args:
         actor: whose loop is used.
         runs: all runs.
+        clock: by which they are old.
     """
 
-    def __init__(self, actor: "Platform", runs: Runs) -> None:
+    def __init__(self, actor: "Platform", runs: Runs, clock: CautiousClock) -> None:
         self._actor = actor
         self._runs = runs
+        self._clock = clock
         self._given_up: list[str] = []  # payloads that are still to be removed
         self._left: list[str] = []  # that could not be
         self._again_at = 0.0
@@ -41,7 +43,7 @@ class KeptInputs:
             peewee.PeeweeException: the ledger does not answer; it comes up again.
         """
         most = max(_AT_ONCE, self._runs.kept_inputs() // _SHARE)
-        until = None if is_short else time.time_ns() - int(_KEPT_SECONDS * NANOSECONDS)
+        until = None if is_short else self._clock.now_ns() - _KEPT_NS
         given_up = self._runs.give_up_inputs(until, most)
         if given_up:
             killpoints.reach("platform.rerun-given-up")

@@ -11,8 +11,8 @@ from protocol.availability import LEDGER_AWAY, Availability
 OUT_OF = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 """Errors of the system that say that something is short now."""
 
-
 AWAY = messages.Refused(reason="the platform's ledger does not answer now: try again", transient=True)
+"""The answer to a command that may be repeated when the ledger answers again."""
 
 
 class _Owner(Protocol):

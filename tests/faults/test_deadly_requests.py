@@ -4,12 +4,14 @@ import os
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from actors.retriever.pending import MOST_DEATHS
 from tests.faults.victims import QUICK
 from tests.gateway import Gateway
 from tests.http_peers import FhirServer
@@ -78,7 +80,7 @@ def test_it_is_given_up_and_the_others_go_on(gateway: Gateway) -> None:
         gateway.wait_for(lambda: status(gateway, "DEADLY")["dicom"]["status"] == "Fail", 90.0, "the end of it")
         for number in range(3):
             wait_succeeded(gateway, f"GOOD-{number}", 60.0)
-        assert len(peer.killed) == 3
+        assert len(peer.killed) == MOST_DEATHS
         assert "3 processes in a row" in status(gateway, "DEADLY")["message"]
         assert "retrieval_given_up" in gateway.log_text()
         (job,) = gateway.wait_for(lambda: gateway.jobs(state="Faulted"), 30.0, "the fault of its job")
@@ -87,7 +89,7 @@ def test_it_is_given_up_and_the_others_go_on(gateway: Gateway) -> None:
         gateway.wait_ready(60.0)
         gateway.cli("jobs", "retry", job["jobId"])
         wait_succeeded(gateway, "DEADLY", 60.0)
-        assert len(peer.killed) == 3
+        assert len(peer.killed) == MOST_DEATHS
 
 
 def test_what_brings_files_is_not_given_up(gateway: Gateway) -> None:
@@ -108,3 +110,26 @@ def test_what_brings_files_is_not_given_up(gateway: Gateway) -> None:
         wait_succeeded(gateway, "LONG", 120.0)
         assert len(peer.killed) == FILES
     assert (status(gateway, "LONG")["dicom"]["status"], rows(gateway, "retrieval")) == ("Success", FILES)
+
+
+def test_a_restart_is_no_death(gateway: Gateway) -> None:
+    """However often the retriever is restarted on purpose while a source keeps it waiting."""
+    pipeline = gateway.add_pipeline("true", [sys.executable, "-c", ""])
+    go_on, asked = threading.Event(), threading.Semaphore(0)
+
+    class Silent(FhirServer):
+        def answer(self, request: BaseHTTPRequestHandler) -> None:
+            asked.release()
+            go_on.wait(120.0)
+            super().answer(request)
+
+    with Silent() as peer:
+        submit(gateway, "SLOW", pipeline, peer, "slow")
+        for _ in range(MOST_DEATHS + 1):
+            assert asked.acquire(timeout=30.0)
+            gateway.cli("restart", "retriever")
+        assert asked.acquire(timeout=30.0)
+        go_on.set()
+        wait_succeeded(gateway, "SLOW", 60.0)
+        assert "retrieval_given_up" not in gateway.log_text()
+        assert gateway.log_text().count("actor_died actor=retriever") == 0

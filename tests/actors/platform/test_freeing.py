@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.platform import freeing
 from actors.platform.freeing import Before, Freeing, unneeded
 from actors.platform.leftovers import remove_tree
 from actors.platform.runs import Runs
-from protocol import messages
+from protocol import clock, messages
 from protocol.availability import Availability
 from protocol.ledger import Delivery, ExportTask, Job, Ledger, Result, Run
 from protocol.logs import EventLogger
@@ -241,3 +242,29 @@ def test_a_task_that_is_registered_while_others_are_deleted(
     assert len(rest) == 4
     assert left() == sorted(rest)
     assert set(rest) < set(five)
+
+
+def test_a_clock_that_is_set_ahead_makes_nothing_old(
+    ledger: Ledger, runs: Runs, loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither results nor the inputs of runs that failed: what is deleted does not come back."""
+    assert ledger.path is not None
+    platform = msgspec.structs.replace(loop.settings.services.platform, results_days=30)
+    services = msgspec.structs.replace(loop.settings.services, platform=platform)
+    loop.settings = msgspec.structs.replace(loop.settings, services=services)
+    run_id = result(exports=[])
+    now = time.time_ns()
+    columns = {"job_id": "f", "payload_id": "f", "name": "n", "pipeline_id": "p", "priority": "normal"}
+    Run.create(run_id="f", state=RunState.FAILED, keeps_input=True, created_ns=now, ended_ns=now, **columns)
+    for module in (time, clock):
+        monkeypatch.setattr(module, "time_ns", lambda: now + int(400 * DAY * 1e9))
+    loop.tasks_made_ns = now + int(400 * DAY * 1e9)
+    loop.look()
+    assert (left(), Run.get(Run.run_id == "f").keeps_input) == ([run_id], True)
+    # And what is really so old goes.
+    monkeypatch.undo()
+    Result.update(created_ns=now - int(31 * DAY * 1e9)).execute()
+    Run.update(ended_ns=now - int(8 * DAY * 1e9)).where(Run.run_id == "f").execute()
+    Freeing(loop, runs, loop.freed.append, Availability(ledger, EventLogger("adapter.platform")))  # type: ignore[arg-type]
+    loop.look()
+    assert (left(), Run.get(Run.run_id == "f").keeps_input) == ([], False)

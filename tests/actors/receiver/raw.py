@@ -236,7 +236,8 @@ class Peer:
     def release(self) -> None:
         """Release; the receiver must agree."""
         self.send(pdu(RELEASE_RQ, bytes(4)))
-        assert self.receive() == (RELEASE_RP, bytes(4))
+        kind, body = self.receive()
+        assert (kind, body) == (RELEASE_RP, bytes(4)), (kind, body)
 
     def expect_abort(self, source: int = 2, reasons: Sequence[int] = (0, 1, 2, 4, 5, 6)) -> None:
         """The next PDU must be an A-ABORT, and then the end."""
