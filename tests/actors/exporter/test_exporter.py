@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,23 @@ def test_a_result_whose_message_was_lost_is_found(world: World, files: dict[str,
         run = world.result(files, ["MYPACS"])  # nobody listens yet
         world.start()
         world.wait_tasks(run, TaskState.SUCCEEDED)
+
+
+def test_how_far_it_has_looked_is_told_when_the_tasks_are_on_record(world: World, files: dict[str, Path]) -> None:
+    """What was looked at may be deleted: by then it has its tasks, also those that a locked ledger delayed."""
+    run = world.result(files, ["NOWHERE"])
+    made_ns = time.time_ns()
+    with contextlib.closing(sqlite3.connect(world.launcher.directory / "ledger.db", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        exporter = world.start()
+        exporter.wait_for_log("ledger_away")
+        assert world.launcher.board.tasks_made_ns == 0
+        holder.execute("ROLLBACK")
+    wait_until(lambda: world.launcher.board.tasks_made_ns > made_ns, "a look at it")
+    assert len(world.tasks(run)) == 1
+    # And it goes on, with nothing that is new.
+    reached_ns = world.launcher.board.tasks_made_ns
+    wait_until(lambda: world.launcher.board.tasks_made_ns > reached_ns, "another look")
 
 
 def test_several_transfer_syntaxes_to_storescp(served: World, service: ResultsService, tmp_path: Path) -> None:
