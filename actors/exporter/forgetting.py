@@ -4,6 +4,7 @@ import peewee as pw
 
 from protocol.ledger import Delivery, ExportTask, Job, Ledger, Result
 from protocol.ledger.past import Forgetting, Past
+from protocol.ledger.results import is_exported_by
 from protocol.logs import EventLogger
 from protocol.states import TaskState
 
@@ -18,9 +19,7 @@ def forgetting(ledger: Ledger, log: EventLogger) -> Forgetting:
         log: of the actor.
     """
     job = Job.select(pw.SQL("1")).where(Job.job_id == ExportTask.job_id)
-    # A task need not name its payload: then its job, or its run, says which it is.
-    of_task = (Result.payload_id == ExportTask.payload_id) | ExportTask.job_id.in_((Result.job_id, Result.run_id))
-    result = Result.select(pw.SQL("1")).where(of_task)
+    result = Result.select(pw.SQL("1")).where(is_exported_by(ExportTask))
     tasks = Past(
         ledger,
         ExportTask.task_id,

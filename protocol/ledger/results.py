@@ -16,14 +16,22 @@ def with_files() -> Any:
     return Result.files != pw.Value([], converter=Result.files.db_value, unpack=False)
 
 
+def is_exported_by(task: Any) -> Any:
+    """A task exports the result; it need not name its payload: then its job, or its run, says which it is.
+
+    Args:
+        task: `ExportTask`, or an alias of it.
+    """
+    return (task.payload_id == Result.payload_id) | task.job_id.in_((Result.job_id, Result.run_id))
+
+
 def tasks_of_result(task: Any) -> Any:
-    """The tasks that export the result, for EXISTS; one need not name its payload: then its job says which it is.
+    """The tasks that export the result, for EXISTS.
 
     Args:
         task: an alias of `ExportTask`.
     """
-    of_result = (task.payload_id == Result.payload_id) | task.job_id.in_((Result.job_id, Result.run_id))
-    return task.select(task.task_id).where(of_result)
+    return task.select(task.task_id).where(is_exported_by(task))
 
 
 def awaits_export() -> Any:
