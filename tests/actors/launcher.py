@@ -8,7 +8,6 @@ The runtime directory, settings, spool, board and a listening socket are made fo
 the block ends is killed, and a process that logged an unexpected exception fails the test.
 """
 
-import contextlib
 import os
 import selectors
 import shutil
@@ -116,10 +115,25 @@ class RunningActor:
         self._reader.join(seconds)
         return code
 
+    def suspend(self) -> None:
+        """Have it hang; on a busy machine a process goes on for a moment after the signal, hence the wait."""
+        self.process.send_signal(signal.SIGSTOP)
+        threads = Path(f"/proc/{self.pid}/task")
+
+        def stopped() -> bool:
+            with contextlib.suppress(OSError):  # a thread has just ended
+                states = [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads.iterdir()]
+                return set(states) == {"T"}
+            return False
+
+        wait_until(stopped, f"{self.name} to hang")
+
+    def resume(self) -> None:
+        """Have it go on after `suspend`."""
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
-        """End it by SIGKILL, if it has not ended."""
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGCONT)
+        """End it by SIGKILL, if it has not ended; one that is suspended does nothing more before."""
         self.process.kill()
         self.wait_ended()
 

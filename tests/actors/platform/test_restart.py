@@ -230,7 +230,7 @@ def test_a_hanging_actor_that_is_replaced_disturbs_no_run(world: World, tmp_path
     pipeline = Counted(world, tmp_path)
     actor: RunningActor = world.launcher.start("platform")
     job_id = pipeline.start()
-    os.kill(actor.pid, signal.SIGSTOP)
+    actor.suspend()
     pipeline.release()
     wait_until(lambda: not world.processes() or (world.output(job_id).parent / "result.json").exists(), "its end")
     actor.kill()

@@ -1,8 +1,5 @@
 """How a receiver ends: replaced, stopped, killed."""
 
-import os
-import signal
-
 from protocol import messages
 from tests.actors.launcher import Launcher, wait_until
 from tests.actors.receiver import raw
@@ -82,7 +79,7 @@ class TestTheEnd:
     def test_connections_wait_for_a_successor(self, own: Launcher) -> None:
         """The port's queue belongs to the supervisor: a killed receiver loses none of it."""
         first = own.start("receiver-1")
-        os.kill(first.pid, signal.SIGSTOP)
+        first.suspend()
         peers = [Peer(own.port) for _ in range(5)]
         for peer in peers:
             peer.send(raw.associate_rq())

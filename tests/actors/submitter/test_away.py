@@ -135,11 +135,11 @@ def test_a_person_need_not_wait_for_the_probe(world: World, here: Here) -> None:
 def test_a_hanging_platform_holds_nobody_up_and_is_not_asked_for_ever(world: World, here: Here) -> None:
     """Alive, connected, and silent: the same as away."""
     platform = world.launcher.start("platform")
-    os.kill(platform.pid, signal.SIGSTOP)
+    platform.suspend()
     job_id = world.job(world.group(3), world.shell("true"))
     row = here.until(job_id, JobState.FAULTED)
     assert row.unreachable
-    os.kill(platform.pid, signal.SIGCONT)
+    platform.resume()
     here.until(job_id, JobState.COMPLETED)
     world.wait_run(job_id, RunState.SUCCEEDED)
 

@@ -4,7 +4,6 @@ import itertools
 import os
 import random
 import resource
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,12 +252,12 @@ def test_a_kill_at_any_state_makes_one_run(world: World, counting: str, tmp_path
 def test_a_kill_between_command_and_answer_makes_one_run(world: World, counting: str, tmp_path: Path) -> None:
     """The platform hangs with the command in its queue; the submitter that sent it is killed."""
     platform, submitter = world.launcher.start("platform"), world.launcher.start("submitter")
-    os.kill(platform.pid, signal.SIGSTOP)
+    platform.suspend()
     job_id = world.job(world.group(3), counting)
     world.tell_jobs(job_id)
     world.wait_submission(job_id, JobState.CREATING)
     submitter.kill()
-    os.kill(platform.pid, signal.SIGCONT)
+    platform.resume()
     world.launcher.start("submitter")
     world.wait_run(job_id, RunState.SUCCEEDED)
     assert executions(tmp_path) == [job_id]
