@@ -8,6 +8,7 @@ The runtime directory, settings, spool, board and a listening socket are made fo
 the block ends is killed, and a process that logged an unexpected exception fails the test.
 """
 
+import contextlib
 import os
 import selectors
 import shutil
