@@ -20,6 +20,7 @@ from pynetdicom import AE
 from pynetdicom.association import Association
 
 from actors.retriever.sources.wire import keep_answers
+from tests.below import files_below
 from tests.gateway import Gateway
 from tests.peers import Sent, echoscu, start_storescu, storescu
 from tests.samples import Study, make_study
@@ -158,11 +159,6 @@ class Room:
         return [event for line in self.gateway.log_text().splitlines() for event in events if f" {event} " in line]
 
 
-def files_below(directory: Path, suffix: str = "") -> list[Path]:
-    """The files that were there; unlike others' ways to list them this one does not mind what goes meanwhile."""
-    return [Path(parent, name) for parent, _, names in os.walk(directory) for name in names if name.endswith(suffix)]
-
-
 def acknowledged(studies: Sequence[Study], sent: Sent) -> set[str]:
     """The SOP Instance UIDs that were answered Success: each answer belongs to the file at its place."""
     uids = [uid for study in studies for uid in study.files]
@@ -250,7 +246,10 @@ def test_senders_fill_the_storage(small: Place, new_gateway: Callable[..., Gatew
     gateway.wait_for(lambda: not any(path.exists() for path in orphans), 30, "end of the orphans")
     assert all(path.exists() for path in kept)
     room.assert_nobody_was_restarted()
-    changes = room.changes()
+    # It may come near its bounds for a moment more than once.
+    changes = gateway.wait_for(
+        lambda: found if (found := room.changes())[-1:] == ["intake_resumed"] else [], 30, "room"
+    )
     assert changes[:2] == ["intake_paused", "intake_resumed"]
     assert changes == ["intake_paused", "intake_resumed"] * (len(changes) // 2)
     gateway.stop()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.below import files_below
 from tests.gateway import Gateway
 from tests.peers import Sender, echoscu, start_storescu, storescu, wait_for
 from tests.samples import Study, make_study
@@ -201,10 +202,10 @@ def test_what_is_no_json_and_no_path(rest: Rest) -> None:
 @contextlib.contextmanager
 def in_the_middle(gateway: Gateway, study: Study, called: str) -> Iterator[Sender]:
     """A storescu that has sent some of a study and is stopped while the block lasts; afterwards it goes on."""
-    before = set(gateway.spool.rglob("*.dcm"))
+    before = set(files_below(gateway.spool, ".dcm"))
     sender = start_storescu(gateway.port, study.directory, called=called, calling="MODALITY")
     try:
-        wait_for(lambda: len(set(gateway.spool.rglob("*.dcm")) - before) >= 3, 15, "some objects", interval=0.001)
+        wait_for(lambda: len(set(files_below(gateway.spool, ".dcm")) - before) >= 3, 15, "some objects", interval=0.001)
         sender.process.send_signal(signal.SIGSTOP)
         assert sender.process.poll() is None, "it was done already: give it more objects"
         yield sender

@@ -3,6 +3,7 @@
 import re
 import time
 
+from tests.below import paths_below
 from tests.faults.bystander import PACE_SECONDS, Bystander
 from tests.faults.victims import descriptors, threads
 from tests.gateway import Gateway, rss_peak_bytes
@@ -99,5 +100,5 @@ class Surroundings:
         parts = list((self.gateway.spool / "instances").glob("*/*.part"))
         if len(parts) > 1:  # the healthy one may have one
             found.append(f"{len(parts)} files in transit")
-        found += [f"temporary {path.name}" for path in self.gateway.spool.rglob(".*")]
+        found += [f"temporary {path.name}" for path in paths_below(self.gateway.spool) if path.name.startswith(".")]
         return found

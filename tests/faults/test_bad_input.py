@@ -23,6 +23,7 @@ import pytest
 from tests.actors.extractor.encoding import DEFLATED, element
 from tests.actors.receiver import raw
 from tests.actors.receiver.raw import CT_IMAGE, P_DATA, Peer, pdu, pdv
+from tests.below import paths_below
 from tests.faults.bystander import Bystander
 from tests.faults.scu import make_dataset
 from tests.faults.surroundings import Surroundings
@@ -245,7 +246,7 @@ def row_15(around: Surroundings) -> None:
             peer.dataset(object_of("1.2.3"))
             assert peer.response().status == 0x0117
         peer.release()
-    assert not [path for path in around.gateway.directory.rglob("*") if path.name in ("x", "abs")]
+    assert not [path for path in paths_below(around.gateway.directory) if path.name in ("x", "abs")]
 
 
 def row_16(around: Surroundings) -> None:
@@ -263,7 +264,7 @@ def row_16(around: Surroundings) -> None:
     gateway.wait_for(lambda: gateway.jobs(aeTitle=CALLED.decode()), 30.0, "the job of a wild Patient ID")
     home = gateway.directory.resolve()
     assert not [path for path in home.parent.iterdir() if PATIENT in path.name]
-    for path in gateway.spool.rglob("*"):
+    for path in paths_below(gateway.spool):
         assert re.fullmatch(r"[A-Za-z0-9._^=+@ -]+", path.name), path
 
 
